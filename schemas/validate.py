@@ -1,0 +1,216 @@
+"""What a schema cannot say: ranges, region ids, columns of equal length.
+
+`mistakes(record)` lists everything that is wrong with a record from outside, in sentences; an empty list is a good
+record. Nothing here depends on configuration or on the clock, so every reader judges alike.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, Final
+
+from schemas.records import (
+    AgentHealth,
+    BandwidthMeasurement,
+    FailoverConfiguration,
+    InjectedMetric,
+    Outcome,
+    Policy,
+    ProbeBatch,
+    RegionCatalog,
+)
+
+REGION_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+AGENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+METHOD: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+SENT_OFFSET_MS_MAX: Final = 600_000.0
+RTT_MS_MAX: Final = 65_536.0
+TTL_MS_MAX: Final = 24 * 3600 * 1000
+AT_MS_MAX: Final = 1 << 53  # what a float64 still holds exactly
+
+# metric -> (lowest, highest) that it may be, both allowed
+METRICS: Final = {
+    "latency_ms": (0.0, RTT_MS_MAX),
+    "loss_ratio": (0.0, 1.0),
+    "delay_variation_ms": (0.0, RTT_MS_MAX),
+    "bandwidth_bps": (0.0, 1e15),
+    "capacity_ratio": (0.0, 1.0),
+    "healthy": (0.0, 1.0),
+}
+
+
+def mistakes(record: Any) -> list[str]:
+    """Everything wrong with the record, in sentences; records that only Proxima itself writes have none."""
+    check = _CHECKS.get(type(record))
+    return check(record) if check is not None else []
+
+
+def _region(value: str, what: str) -> Iterable[str]:
+    if not REGION_ID.fullmatch(value):
+        yield f"{what} {value[:80]!r} is no region id ([a-z0-9][a-z0-9-]{{0,62}})"
+
+
+def _matching(pattern: re.Pattern[str], value: str, what: str) -> Iterable[str]:
+    if not pattern.fullmatch(value):
+        yield f"{what} {value[:80]!r} does not match {pattern.pattern}"
+
+
+def _within(value: float, low: float, high: float, what: str) -> Iterable[str]:
+    if not low <= value <= high:  # false for NaN too
+        yield f"{what} is {value:g}, not within {low:g} to {high:g}"
+
+
+def _probe_batch(batch: ProbeBatch) -> list[str]:
+    """Names, lengths and indices; whether each sample's own values make sense is judged once a flush (intake)."""
+    found = [
+        *_matching(AGENT_ID, batch.agent_id, "agent_id"),
+        *_region(batch.primary_region, "primary_region"),
+        *_within(batch.started_at_ms, 0, AT_MS_MAX, "started_at_ms"),
+    ]
+    for target in batch.targets:
+        found += _region(target, "target")
+    for method in batch.methods:
+        found += _matching(METHOD, method, "method")
+    return found
+
+
+def columns_mistakes(batch: ProbeBatch) -> list[str]:
+    """Columns that do not fit each other; cheap enough for every message."""
+    probes = len(batch.outcome)
+    if not probes:
+        return ["the batch is empty"]
+    widths = (
+        ("target_index", batch.target_index, 2),
+        ("method_index", batch.method_index, 1),
+        ("sent_offset_ms", batch.sent_offset_ms, 4),
+        ("rtt_ms", batch.rtt_ms, 4),
+        ("code", batch.code, 1),
+    )
+    found = [
+        f"column {name} has {len(data)} bytes, not {probes * width} for {probes} probes"
+        for name, data, width in widths
+        if len(data) != probes * width
+    ]
+    if found:
+        return found
+    columns = batch.columns()
+    if int(columns["target_index"].max()) >= len(batch.targets):
+        found.append(f"target_index points beyond the {len(batch.targets)} targets")
+    if int(columns["method_index"].max()) >= len(batch.methods):
+        found.append(f"method_index points beyond the {len(batch.methods)} methods")
+    if int(columns["outcome"].max()) >= len(Outcome):
+        found.append(f"outcome {int(columns['outcome'].max())} is unknown")
+    offsets = columns["sent_offset_ms"]
+    found += _within(float(offsets.min()), 0, SENT_OFFSET_MS_MAX, "sent_offset_ms")
+    found += _within(float(offsets.max()), 0, SENT_OFFSET_MS_MAX, "sent_offset_ms")
+    return found
+
+
+def _bandwidth(m: BandwidthMeasurement) -> list[str]:
+    return [
+        *_matching(AGENT_ID, m.agent_id, "agent_id"),
+        *_region(m.primary_region, "primary_region"),
+        *_region(m.target_region, "target_region"),
+        *_within(m.observed_at_ms, 0, AT_MS_MAX, "observed_at_ms"),
+        *_within(m.bandwidth_bps, 1e-9, 1e15, "bandwidth_bps"),
+        *_within(m.uncertainty_ratio, 0, 1, "uncertainty_ratio"),
+    ]
+
+
+def _agent_health(h: AgentHealth) -> list[str]:
+    return [
+        *_matching(AGENT_ID, h.agent_id, "agent_id"),
+        *_region(h.primary_region, "primary_region"),
+        *_within(h.observed_at_ms, 0, AT_MS_MAX, "observed_at_ms"),
+        *_within(h.stalled_ms, 0, AT_MS_MAX, "stalled_ms"),
+    ]
+
+
+def _injected(m: InjectedMetric) -> list[str]:
+    found = [
+        *_region(m.primary_region, "primary_region"),
+        *([] if m.target_region is None else _region(m.target_region, "target_region")),
+        *_matching(SOURCE, m.source, "source"),
+        *_within(m.observed_at_ms, 0, AT_MS_MAX, "observed_at_ms"),
+        *_within(m.ttl_ms, 1, TTL_MS_MAX, "ttl_ms"),
+    ]
+    if m.metric not in METRICS:
+        return [*found, f"metric {m.metric[:40]!r} is unknown: one of {', '.join(METRICS)}"]
+    found += _within(m.value, *METRICS[m.metric], m.metric)
+    if m.metric == "healthy" and m.value not in (0.0, 1.0):
+        found.append("healthy is 0 or 1")
+    return found
+
+
+def _catalog(catalog: RegionCatalog) -> list[str]:
+    found = [] if catalog.version > 0 else ["version is not above 0"]
+    ids = [r.region_id for r in catalog.regions]
+    found += [f"region {i} is given twice" for i in sorted({i for i in ids if ids.count(i) > 1})]
+    for region in catalog.regions:
+        found += _region(region.region_id, "region_id")
+        found += _within(region.latitude, -90, 90, f"{region.region_id}: latitude")
+        found += _within(region.longitude, -180, 180, f"{region.region_id}: longitude")
+        found += _within(region.capacity_ratio, 1e-6, 1, f"{region.region_id}: capacity_ratio")
+    return found
+
+
+def _configuration(c: FailoverConfiguration) -> list[str]:
+    regions = c.potential_failover_regions
+    found = [*_region(c.primary_region, "primary_region")]
+    found += [m for r in regions for m in _region(r, "potential_failover_regions")]
+    if not regions:
+        found.append("potential_failover_regions is empty")
+    if c.primary_region in regions:
+        found.append(f"{c.primary_region} cannot be its own failover region")
+    found += [f"candidate {r} is given twice" for r in sorted({r for r in regions if regions.count(r) > 1})]
+    found += [f"weights has {r}, which is no candidate" for r in sorted(set(c.weights) - set(regions))]
+    for region, weight in c.weights.items():
+        found += _within(weight, 1e-6, 1, f"weight of {region}")
+    if c.version <= 0:
+        found.append("version is not above 0")
+    if not 0 <= c.based_on < max(c.version, 1):
+        found.append(f"based_on {c.based_on} is not below version {c.version}")
+    return found + policy_mistakes(c.policy)
+
+
+def policy_mistakes(p: Policy) -> list[str]:
+    """Everything wrong with a policy: each number finite and in range, each `good` on the good side of its `bad`."""
+    found: list[str] = []
+    for spec in fields(p):
+        value = getattr(p, spec.name)
+        if not math.isfinite(value) or value < 0:
+            found.append(f"policy.{spec.name} is {value:g}, not a number of 0 or more")
+    for low, high in (
+        ("latency_good_ms", "latency_bad_ms"),
+        ("loss_good_ratio", "loss_bad_ratio"),
+        ("delay_variation_good_ms", "delay_variation_bad_ms"),
+        ("bandwidth_bad_bps", "bandwidth_good_bps"),
+        ("fast_tau_ms", "slow_tau_ms"),
+    ):
+        if not 0 < getattr(p, low) < getattr(p, high):
+            found.append(f"policy.{low} must be above 0 and below policy.{high}")
+    for name in ("utility_floor", "pessimistic_utility"):
+        if not 0 < getattr(p, name) <= 1:
+            found.append(f"policy.{name} must be above 0, 1 at most")
+    for name in ("stale_after_ms", "heartbeat_ms", "down_after_probes", "confidence_samples", "proximity_scale_km",
+                 "prediction_every_ms", "prediction_horizon_ms"):  # fmt: skip
+        if getattr(p, name) <= 0:
+            found.append(f"policy.{name} must be above 0")
+    if p.latency_exponent + p.loss_exponent <= 0:
+        found.append("policy.latency_exponent and policy.loss_exponent cannot both be 0")
+    return found
+
+
+_CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
+    ProbeBatch: lambda b: _probe_batch(b) + columns_mistakes(b),
+    BandwidthMeasurement: _bandwidth,
+    AgentHealth: _agent_health,
+    InjectedMetric: _injected,
+    RegionCatalog: _catalog,
+    FailoverConfiguration: _configuration,
+}

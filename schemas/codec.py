@@ -31,6 +31,13 @@ MAGIC = b"\xc3\x01"
 REGISTRY_MAGIC = b"\x00"
 _HEADER_BYTES = 10
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _once(function: F) -> F:
+    """`functools.cache`, with the function's own type: mypy does not know that classes can be hashed."""
+    return cache(function)  # type: ignore[return-value]
+
 
 # What fastavro was seen to raise on hostile bytes; anything that bytes can cause is the bytes' fault.
 _UNREADABLE = (
@@ -125,7 +132,7 @@ def read(value: bytes, *expected: type[R]) -> R:
     return record  # type: ignore[return-value]
 
 
-@cache
+@_once
 def schema_of(cls: type[Any]) -> dict[str, Any]:
     """Today's schema of a record, parsed, without docs."""
     text = files("schemas").joinpath("avsc", f"{cls.__name__}.avsc").read_text()
@@ -139,13 +146,13 @@ def fingerprint_of(schema: Any) -> bytes:
     return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
 
 
-@cache
+@_once
 def _writer(cls: type[Any]) -> tuple[dict[str, Any], bytes]:
     schema = schema_of(cls)
     return schema, MAGIC + fingerprint_of(schema)
 
 
-@cache
+@_once
 def _known() -> Mapping[bytes, dict[str, Any]]:
     """Every schema a value may be written in, by fingerprint: today's, and those of history/."""
     known: dict[bytes, dict[str, Any]] = {}
@@ -170,12 +177,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@cache
+@_once
 def _names(cls: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
 
 
-@cache
+@_once
 def _builder(cls: Any) -> Callable[[Any], Any]:
     """A function from fastavro's dicts to `cls`, built once: only nested records cost more than a call."""
     nested = {n: b for n, t in get_type_hints(cls).items() if (b := _nested(t)) is not None and n in _names(cls)}

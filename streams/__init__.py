@@ -1,0 +1,13 @@
+"""The stream processors: from raw samples to failover rankings, as pure folds over ordered journals.
+
+    core/         the pure part: panes, path state, weights, ranking, hold-down, prediction, the engine
+    fold.py       one journal partition folded: watermark, time, ticks, engines, rollback; no I/O
+    journal.py    the file format of a journal, for replays without a broker
+    broker.py     what a stage needs of Kafka, as a protocol
+    intake.py     stage 1: validates, condenses samples into panes, re-keys by primary into `observations`
+    decide.py     stage 2: restores, folds, publishes, snapshots, commits
+    app.py        Faust and aiokafka, and everything that they do wrong; the only importer of both
+    replay.py     a journal folded again, from a file or from the topic
+
+May import schemas; never producers, sinks or infra.
+"""

@@ -96,7 +96,7 @@ class Flush:
         names = list(self._names)
         offset, rtt, outcome = self._joined("sent_offset_ms"), self._joined("rtt_ms"), self._joined("outcome")
         # NaN compares false: an answered probe needs a time, any other may have none.
-        sensible = np.where(outcome == Outcome.ANSWERED, (rtt > 0) & (rtt < RTT_MS_MAX), rtt != rtt)
+        sensible = np.where(outcome == Outcome.ANSWERED, (rtt > 0) & (rtt < RTT_MS_MAX), np.isnan(rtt))
         latest = np.minimum(appended + self._ahead_ms - started, SENT_OFFSET_MS_MAX)
         good = np.maximum.reduceat(self._joined("target_index"), starts) < _lengths(n.targets for n in names)[number]
         good &= np.maximum.reduceat(self._joined("method_index"), starts) < _lengths(n.methods for n in names)[number]
@@ -195,10 +195,7 @@ def _rows(path: Array, pane: Array, paths: int) -> tuple[Array, Array, Array]:
     if paths * panes <= 4 * len(key) + 65_536:
         present = np.bincount(key, minlength=paths * panes) > 0
         found = np.flatnonzero(present)
-        if len(found) == len(present):
-            row = key
-        else:
-            row = (np.cumsum(present) - 1)[key]
+        row = key if len(found) == len(present) else (np.cumsum(present) - 1)[key]
     else:  # a long backlog, or clocks apart: few of the possible rows exist
         found, row = np.unique(key, return_inverse=True)
     return row, found % paths, found // paths
@@ -289,7 +286,7 @@ class _PathTable:
                 for name, dtype in table.items()
                 if name in condensed or name in indices
             }
-            found[primary] = PathPanes(pane_ms, *tables, **packed)
+            found[primary] = PathPanes(pane_ms, tables[0], tables[1], tables[2], **packed)
         return found
 
 
@@ -300,8 +297,16 @@ def _well_named(names: _Names) -> bool:
         return False
     return not mistakes(
         ProbeBatch.of(
-            agent_id=names.agent_id, primary_region=names.primary_region, started_at_ms=0,
-            targets=list(names.targets), methods=list(names.methods),
-            target_index=[0], method_index=[0], sent_offset_ms=[0], rtt_ms=[1], outcome=[0], code=[0],
-        )  # fmt: skip
+            agent_id=names.agent_id,
+            primary_region=names.primary_region,
+            started_at_ms=0,
+            targets=list(names.targets),
+            methods=list(names.methods),
+            target_index=[0],
+            method_index=[0],
+            sent_offset_ms=[0],
+            rtt_ms=[1],
+            outcome=[0],
+            code=[0],
+        )
     )

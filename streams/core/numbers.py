@@ -1,0 +1,42 @@
+"""Numbers that decisions rest on: rounding before anything is compared or published, bounds, quantiles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.records import Array
+
+
+def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
+    """Values rounded to `digits` significant digits; any shape; 0, NaN and infinities stay as they are.
+
+    Decisions compare and publish only such numbers, so that a last bit that differs between processors decides nothing.
+    """
+    values = np.asarray(values, np.float64)
+    ordinary = np.isfinite(values) & (values != 0)
+    magnitude = np.floor(np.log10(np.abs(np.where(ordinary, values, 1.0))))
+    # A power of ten below 1 has no exact float64: divide by the exact one where the value is large.
+    shift = (digits - 1) - magnitude
+    up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)
+    return np.where(ordinary, np.rint(values * up / down) / up * down, values)
+
+
+def proven_share(failed: Array, sent: Array, z: float = 1.645) -> Array:
+    """Lower bound of a failure ratio: what so few probes prove, so that one lost probe is no loss of 10 %.
+
+    Shapes: both (paths,), decayed counts of 0 or more. Returns (paths,), in [0, 1]; NaN where nothing was sent.
+    Source: E. B. Wilson 1927, score interval; z = 1.645 is its one-sided 95 %.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = failed / sent
+        spread = z * np.sqrt(ratio * (1 - ratio) / sent + (z / (2 * sent)) ** 2)
+        low = (ratio + z * z / (2 * sent) - spread) / (1 + z * z / sent)
+    return np.where(failed > 0, np.clip(low, 0.0, 1.0), ratio)
+
+
+def normal_cdf(x: float) -> float:
+    """Probability that a standard normal variable is at most x."""
+    return 0.5 * math.erfc(-x / math.sqrt(2))

@@ -1,0 +1,161 @@
+"""Disruptions learnt online, in shadow: published beside the rankings, without influence on them.
+
+Every `prediction_every_ms` each path that is measured and not disrupted gets a probability of a disruption within the
+horizon. What came of it is known only when the horizon is over: until then the features wait, in journal time, and
+the model learns from them with the label that arrived late. A path already disrupted gives no label.
+
+The model is river's logistic regression on standardised features. Its state is a few numbers, saved as such.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from river import linear_model, optim, preprocessing, utils
+
+from schemas.records import Array, DisruptionPrediction, PathPrediction, Policy
+from streams.core.numbers import significant
+from streams.core.paths import PathMetrics
+
+MODEL: Final = "river-logistic-1"
+# Sorted: river adds up in the order of insertion, and a restored model must add up in the same.
+FEATURES: Final = ("bias_recent", "delay_variation", "fast_loss", "latency_ratio", "slow_loss")
+_LEARNING_RATE: Final = 0.02
+_RECENT_TAU_MS: Final = 600_000.0
+
+
+class Predictor:
+    """One model for all paths of a primary, and the predictions whose labels are not known yet."""
+
+    def __init__(self, targets: int) -> None:
+        self._scaler = preprocessing.StandardScaler()
+        self._model = linear_model.LogisticRegression(optimizer=optim.SGD(_LEARNING_RATE), l2=1e-4)
+        self.labels_learnt = 0
+        self._next_at_ms = 0
+        self._seen_at_ms = 0
+        self._resize(targets)
+
+    def _resize(self, targets: int) -> None:
+        self._recent = np.zeros(targets)  # fading count of a path's own disruptions: they come in clusters
+        self._disrupted = np.zeros(targets, bool)
+        self._pending_at_ms = np.empty(0, np.int64)
+        self._pending = np.empty((0, targets, len(FEATURES)))
+        self._hit = np.empty((0, targets), bool)
+
+    def step(
+        self, primary: str, regions: list[str], m: PathMetrics, policy: Policy, now_ms: int
+    ) -> DisruptionPrediction | None:
+        """One tick: note disruptions, learn from labels that are due, predict when it is time."""
+        disrupted = _disrupted(m, policy)
+        fade = np.exp(-(now_ms - self._seen_at_ms) / _RECENT_TAU_MS) if self._seen_at_ms else 1.0
+        self._recent = self._recent * fade + (disrupted & ~self._disrupted)
+        self._disrupted, self._seen_at_ms = disrupted, now_ms
+        self._hit |= disrupted
+        self._learn(now_ms - policy.prediction_horizon_ms)
+        if now_ms < self._next_at_ms:
+            return None
+        self._next_at_ms = (now_ms // policy.prediction_every_ms + 1) * policy.prediction_every_ms
+        return self._predict(primary, regions, m, policy, now_ms)
+
+    def _learn(self, due_at_ms: int) -> None:
+        due = int((self._pending_at_ms <= due_at_ms).sum())
+        for features, hits in zip(self._pending[:due], self._hit[:due], strict=True):
+            for row, hit in zip(features, hits, strict=True):
+                if np.isnan(row[0]):  # not predicted: not measured, or disrupted already
+                    continue
+                x = dict(zip(FEATURES, row.tolist(), strict=True))
+                self._scaler.learn_one(x)
+                self._model.learn_one(self._scaler.transform_one(x), bool(hit))
+                self.labels_learnt += 1
+        self._pending_at_ms, self._pending, self._hit = self._pending_at_ms[due:], self._pending[due:], self._hit[due:]
+
+    def _predict(
+        self, primary: str, regions: list[str], m: PathMetrics, policy: Policy, now_ms: int
+    ) -> DisruptionPrediction:
+        measured = ~np.isnan(m.latency_ms) & (m.age_ms <= policy.stale_after_ms) & ~self._disrupted
+        features = np.full((len(regions), len(FEATURES)), np.nan)
+        if measured.any():
+            rows = np.column_stack(
+                (
+                    np.log1p(self._recent),
+                    np.log1p(np.nan_to_num(m.delay_variation_ms)),
+                    np.nan_to_num(m.fast_loss_ratio),
+                    np.log(np.where(measured, m.fast_latency_ms / m.slow_latency_ms, 1.0)),
+                    np.nan_to_num(m.loss_ratio),
+                )
+            )
+            features[measured] = np.nan_to_num(rows[measured])
+        self._pending_at_ms = np.append(self._pending_at_ms, now_ms)
+        self._pending = np.concatenate((self._pending, features[None]))
+        self._hit = np.concatenate((self._hit, np.zeros((1, len(regions)), bool)))
+        paths = []
+        for region, row, known in zip(regions, features, measured, strict=True):
+            if known:
+                x = self._scaler.transform_one(dict(zip(FEATURES, row.tolist(), strict=True)))
+                probability = self._model.predict_proba_one(x)[True]
+                paths.append(PathPrediction(region, float(significant(probability))))
+        return DisruptionPrediction(
+            primary, now_ms, policy.prediction_horizon_ms, MODEL, 0.0, self.labels_learnt, paths
+        )
+
+    def renumber(self, place: dict[int, int], targets: int) -> None:
+        """Targets have new numbers: the model stays, what waits for labels starts anew."""
+        recent, disrupted = self._recent, self._disrupted
+        self._resize(targets)
+        for old, new in place.items():
+            self._recent[new], self._disrupted[new] = recent[old], disrupted[old]
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Scalars and arrays for a snapshot."""
+        weights = self._model.weights
+        scalars = {
+            "model": MODEL,
+            "weights": [weights.get(f, 0.0) for f in FEATURES] if weights else [],
+            "intercept": self._model.intercept,
+            "iterations": self._model.optimizer.n_iterations,
+            "counts": [self._scaler.counts.get(f, 0) for f in FEATURES],
+            "means": [self._scaler.means.get(f, 0.0) for f in FEATURES],
+            "vars": [self._scaler.vars.get(f, 0.0) for f in FEATURES],
+            "labels_learnt": self.labels_learnt,
+            "next_at_ms": self._next_at_ms,
+            "seen_at_ms": self._seen_at_ms,
+        }
+        arrays = {
+            "recent": self._recent,
+            "disrupted": self._disrupted,
+            "pending_at_ms": self._pending_at_ms,
+            "pending": self._pending,
+            "hit": self._hit,
+        }
+        return scalars, arrays
+
+    @classmethod
+    def load(cls, scalars: dict[str, Any], arrays: dict[str, Array]) -> Predictor:
+        """The state again; another model's numbers are left, and this one learns from the start."""
+        predictor = cls(len(arrays["recent"]))
+        if scalars["model"] != MODEL:
+            return predictor
+        if scalars["weights"]:
+            predictor._model._weights = utils.VectorDict(dict(zip(FEATURES, scalars["weights"], strict=True)))
+        predictor._model.intercept = scalars["intercept"]
+        predictor._model.optimizer.n_iterations = scalars["iterations"]
+        for name in ("counts", "means", "vars"):
+            getattr(predictor._scaler, name).update(
+                {f: v for f, v in zip(FEATURES, scalars[name], strict=True) if scalars["labels_learnt"]}
+            )
+        predictor.labels_learnt = scalars["labels_learnt"]
+        predictor._next_at_ms, predictor._seen_at_ms = scalars["next_at_ms"], scalars["seen_at_ms"]
+        predictor._recent, predictor._disrupted = arrays["recent"], arrays["disrupted"]
+        predictor._pending_at_ms, predictor._pending, predictor._hit = (
+            arrays["pending_at_ms"], arrays["pending"], arrays["hit"]
+        )  # fmt: skip
+        return predictor
+
+
+def _disrupted(m: PathMetrics, policy: Policy) -> Array:
+    """(targets,) bool: lost as much, or slower than its own slow average by ratio and by amount."""
+    slow = m.fast_latency_ms > np.maximum(
+        m.slow_latency_ms * policy.disruption_latency_ratio, m.slow_latency_ms + policy.disruption_latency_excess_ms
+    )
+    return (m.fast_loss_ratio >= policy.disruption_loss_ratio) | slow | m.down

@@ -1,0 +1,349 @@
+"""One partition of the journal, folded: no I/O, no clock, so that worker, replay and tests run the very same code.
+
+Offset by offset: drop what was seen before (one watermark a source partition), let time pass (the broker's append time,
+as a running maximum), evaluate every engine once when a tick's edge is crossed, then hand the record to the engine
+that it concerns. What comes out are encoded records and the topics they belong on.
+
+*Time that nobody saw.* `observed_ms` grows by at most two ticks a record: the metronome appends one a tick as long as
+anything of ours is alive, so a longer silence was ours, and nobody's path fell stale in it.
+
+*No record stops a partition.* An exception while folding is the same on every worker. The partition's state goes back
+to the last snapshot round, the round's records are folded again without showing that record to that engine, and the
+record becomes a dead letter.
+
+*Snapshots.* Primaries first, `_shared` last: so `_shared` never covers more than any primary does, and a restart that
+begins at its offset rebuilds catalogue, clock and watermarks exactly as each primary will need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from schemas.codec import decode, encode, to_plain
+from schemas.errors import CodecError
+from schemas.records import (
+    AgentHealth,
+    BandwidthMeasurement,
+    DeadLetter,
+    DisruptionPrediction,
+    EngineChanged,
+    FailoverConfiguration,
+    FailoverRanking,
+    InjectedMetric,
+    Observation,
+    PathPanes,
+    PathWeights,
+    Reason,
+    Record,
+    Region,
+    RegionCatalog,
+    Snapshot,
+    Source,
+    Tick,
+)
+from streams.core.engine import ENGINE_VERSION, FailoverEngine, Published
+from streams.core.state import from_columns, from_scalars, to_columns, to_scalars
+from streams.journal import JournalRecord
+
+SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
+_BODIES: Final = (
+    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, FailoverConfiguration, RegionCatalog
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to publish: topic by its name in the table, key, encoded value."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class _EngineFailedError(Exception):
+    """An engine raised; `primary` None: the partition's own part did."""
+
+    def __init__(self, primary: str | None, cause: Exception) -> None:
+        super().__init__(primary, cause)
+        self.primary, self.cause = primary, cause
+
+
+class JournalFold:
+    """State and engines of one partition of the journal."""
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        topic_id: str,
+        partition: int,
+        tick_ms: int,
+        phase_ms: int,
+        engine: type[FailoverEngine] = FailoverEngine,
+    ) -> None:
+        self._topic, self._topic_id, self.partition = topic, topic_id, partition
+        self._tick_ms, self._phase_ms, self._engine = tick_ms, phase_ms, engine
+        self._base: list[Snapshot] = []
+        self._round: list[JournalRecord] = []
+        self._poison: set[tuple[int, str | None]] = set()
+        self.dead_letters = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.next_offset: int | None = None  # None: wherever the journal begins
+        self.clock_ms = 0
+        self._observed_ms = 0.0
+        self._tick = 0
+        self._catalogue: dict[str, Region] = {}
+        self._catalogue_version = 0
+        self._watermarks: dict[str, list[int]] = {}  # source -> [first offset, next offset, part, parts]
+        self.engines: dict[str, FailoverEngine] = {}
+        self._other_version: str | None = None  # of the snapshots restored, while EngineChanged is awaited
+
+    @property
+    def awaits_engine_change(self) -> bool:
+        """Restored from another engine version, and its change not folded yet: nothing is published."""
+        return self._other_version is not None
+
+    # -- folding ----------------------------------------------------------------------------------------------------
+
+    def apply(self, record: JournalRecord) -> list[Output]:
+        """Fold the next record; what it makes us publish, in order. Never raises because of a record."""
+        if self.next_offset is not None and record.offset < self.next_offset:
+            return []
+        letters: list[Output] = []
+        while True:
+            try:
+                outputs = self._apply(record)
+            except _EngineFailedError as failure:
+                letters.append(self._fold_error(record, failure))
+                self._again(record, failure)
+                continue
+            self._round.append(record)
+            self.dead_letters += len(letters)
+            return letters + outputs
+
+    def gap(self, missing: int) -> None:
+        """Records are gone from the broker for ever: every primary's next ranking says so."""
+        for engine in self.engines.values():
+            engine.gap(missing)
+
+    def _again(self, record: JournalRecord, failure: _EngineFailedError) -> None:
+        self._poison.add((record.offset, failure.primary))
+        self._load(self._base)
+        for before in self._round:
+            self._apply(before)
+
+    def _apply(self, record: JournalRecord) -> list[Output]:
+        self.next_offset = record.offset + 1
+        outputs = self._pass_time(record)
+        try:
+            content: Observation | Tick | EngineChanged = decode(record.value, Observation, Tick, EngineChanged)
+            if isinstance(content, EngineChanged):
+                return outputs + self._engine_changed(content, record)
+            if isinstance(content, Tick) or self._seen(content.source):
+                return outputs
+            body: Record = decode(content.body, *_BODIES)
+        except CodecError as error:
+            return [*outputs, self._dead_letter(record, error.reason, error.what)]
+        return outputs + self._take(body, content, record)
+
+    def _pass_time(self, record: JournalRecord) -> list[Output]:
+        if record.appended_at_ms > self.clock_ms:
+            passed = record.appended_at_ms - self.clock_ms if self.clock_ms else 0
+            self._observed_ms += min(passed, 2 * self._tick_ms)
+            self.clock_ms = record.appended_at_ms
+        tick = (self.clock_ms - self._phase_ms) // self._tick_ms
+        if tick <= self._tick:
+            return []
+        first, self._tick = self._tick == 0, tick
+        edge_ms = tick * self._tick_ms + self._phase_ms
+        if first:
+            return []
+        return [out for primary in sorted(self.engines) for out in self._evaluate(primary, edge_ms, record)]
+
+    def _evaluate(self, primary: str, now_ms: int, record: JournalRecord) -> list[Output]:
+        published = self._guarded(primary, record, lambda e: e.tick(now_ms, self._observed_ms)) or []
+        return [Output(_TOPIC_OF[type(p)], primary.encode(), encode(p)) for p in published]
+
+    def _guarded(self, primary: str, record: JournalRecord, call: Callable[[FailoverEngine], Any]) -> Any:
+        engine = self.engines[primary]
+        if record.offset < engine.skip_below or (record.offset, primary) in self._poison:
+            return None
+        try:
+            return call(engine)
+        except Exception as error:  # whatever it is, it is deterministic: that record, that engine
+            raise _EngineFailedError(primary, error) from error
+
+    def _seen(self, source: Source) -> bool:
+        """Whether it was folded before; parts of a flush count only in order, so that none is skipped unnoticed."""
+        key = f"{source.topic_id} {source.partition}"
+        first, next_offset, part, _ = self._watermarks.get(key, [-1, -1, -1, 0])
+        starts = source.part == 0 and source.first_offset >= next_offset
+        follows = source.first_offset == first and source.part == part + 1
+        if starts or follows:
+            self._watermarks[key] = [source.first_offset, source.next_offset, source.part, source.parts]
+            return False
+        return True
+
+    def _take(self, body: Record, observation: Observation, record: JournalRecord) -> list[Output]:
+        if isinstance(body, RegionCatalog):
+            return self._take_catalogue(body, record)
+        primary = observation.primary_region or ""
+        if primary not in self.engines:
+            return self._first_configuration(body, record)
+        engine = self.engines[primary]
+        letters: list[Output] = []
+        now_ms, observed_ms = self.clock_ms, self._observed_ms
+        at_once = False
+        match body:
+            case PathPanes():
+                appended = observation.source.appended_at_ms
+                self._guarded(primary, record, lambda e: e.panes(body, now_ms, observed_ms, appended))
+                strangers = self._strangers(body.targets, engine)
+                if strangers:
+                    detail = f"{primary} is probed against unknown regions: {', '.join(strangers)}"
+                    letters.append(self._dead_letter(record, Reason.UNKNOWN_REGION, detail))
+            case BandwidthMeasurement():
+                self._guarded(primary, record, lambda e: e.bandwidth(body))
+            case AgentHealth():
+                self._guarded(primary, record, lambda e: e.agent_health(body))
+            case InjectedMetric():
+                if body.target_region is not None and self._strangers([body.target_region], engine):
+                    detail = f"{body.target_region} is no region that {primary} may fail over to"
+                    return [self._dead_letter(record, Reason.UNKNOWN_REGION, detail)]
+                at_once = bool(self._guarded(primary, record, lambda e: e.inject(body, now_ms)))
+            case FailoverConfiguration():
+                catalogue = self._catalogue
+                self._guarded(primary, record, lambda e: e.configure(body, catalogue))
+                at_once = True
+        return letters + (self._evaluate(primary, now_ms, record) if at_once else [])
+
+    def _take_catalogue(self, catalog: RegionCatalog, record: JournalRecord) -> list[Output]:
+        if catalog.version > self._catalogue_version:
+            self._catalogue_version = catalog.version
+            self._catalogue = {r.region_id: r for r in catalog.regions}
+            for primary in sorted(self.engines):
+                self._guarded(primary, record, lambda e: e.catalogue_changed(self._catalogue))
+        return []
+
+    def _first_configuration(self, body: Record, record: JournalRecord) -> list[Output]:
+        if not isinstance(body, FailoverConfiguration):
+            detail = f"{getattr(body, 'primary_region', 'its primary')} has no failover configuration"
+            return [self._dead_letter(record, Reason.UNKNOWN_REGION, detail)]
+        if body.based_on != 0:
+            detail = f"based_on is {body.based_on}, and {body.primary_region} has no configuration yet"
+            return [self._dead_letter(record, Reason.OUT_OF_RANGE, detail)]
+        if (record.offset, body.primary_region) in self._poison:
+            return []
+        try:
+            self.engines[body.primary_region] = self._engine(body, self._catalogue)
+        except Exception as error:
+            raise _EngineFailedError(body.primary_region, error) from error
+        self.engines[body.primary_region].muted = self.awaits_engine_change
+        return self._evaluate(body.primary_region, self.clock_ms, record)
+
+    def _engine_changed(self, change: EngineChanged, record: JournalRecord) -> list[Output]:
+        if self.awaits_engine_change and change.engine_version == ENGINE_VERSION:
+            self._other_version = None
+            for primary, engine in self.engines.items():
+                if engine.muted and record.offset >= engine.skip_below:
+                    engine.unmute(change.sequences.get(primary, 0))
+        return []
+
+    def _strangers(self, regions: Iterable[str], engine: FailoverEngine) -> list[str]:
+        known = set(engine.configuration.potential_failover_regions) | self._catalogue.keys()
+        return sorted(set(regions) - known)
+
+    # -- dead letters -----------------------------------------------------------------------------------------------
+
+    def _dead_letter(self, record: JournalRecord, reason: str, detail: str) -> Output:
+        letter = DeadLetter(
+            reason=str(reason),
+            detail=detail,
+            source_topic=self._topic,
+            source_partition=self.partition,
+            source_offset=record.offset,
+            appended_at_ms=record.appended_at_ms,
+            found_by="decide",
+            original=record.value,
+            original_key=record.key,
+        )
+        return Output("dead-letters", self._topic.encode(), encode(letter))
+
+    def _fold_error(self, record: JournalRecord, failure: _EngineFailedError) -> Output:
+        cause = failure.cause
+        detail = f"the engine of {failure.primary} raised {type(cause).__name__}: {cause}"
+        return self._dead_letter(record, Reason.FOLD_ERROR, detail[:1000])
+
+    # -- snapshots --------------------------------------------------------------------------------------------------
+
+    def snapshots(self) -> list[Snapshot]:
+        """One round: every primary, then `_shared`; publish in this order. The next rollback starts from here."""
+        offset = self.next_offset or 0
+        found = [
+            self._snapshot(p, max(offset, e.skip_below), *e.save(), muted=e.muted)
+            for p, e in sorted(self.engines.items())
+        ]
+        shared = {
+            "clock_ms": self.clock_ms,
+            "observed_ms": self._observed_ms,
+            "tick": self._tick,
+            "catalogue_version": self._catalogue_version,
+            "catalogue": [list(to_plain(r).values()) for r in self._catalogue.values()],
+            "watermarks": self._watermarks,
+        }
+        found.append(self._snapshot(SHARED, offset, shared, {}, muted=self.awaits_engine_change))
+        self._base, self._round, self._poison = found, [], set()
+        return found
+
+    def restore(self, snapshots: Iterable[Snapshot]) -> None:
+        """Begin from the snapshots of a partition, in any order: the one that covers most wins, key by key."""
+        best: dict[str, Snapshot] = {}
+        for snapshot in snapshots:
+            if snapshot.journal_topic_id == self._topic_id and snapshot.journal_partition == self.partition:
+                known = best.get(snapshot.key)
+                if known is None or snapshot.next_offset >= known.next_offset:
+                    best[snapshot.key] = snapshot
+        self._base = list(best.values())
+        self._load(self._base)
+
+    def _load(self, snapshots: list[Snapshot]) -> None:
+        self._forget()
+        for snapshot in snapshots:
+            scalars = from_scalars(snapshot.scalars)
+            if snapshot.engine_version != ENGINE_VERSION:
+                self._other_version = snapshot.engine_version
+            if snapshot.key == SHARED:
+                self.next_offset, self.clock_ms = snapshot.next_offset, scalars["clock_ms"]
+                self._observed_ms, self._tick = scalars["observed_ms"], scalars["tick"]
+                self._catalogue_version = scalars["catalogue_version"]
+                self._catalogue = {r[0]: Region(*r) for r in scalars["catalogue"]}
+                self._watermarks = {k: list(v) for k, v in scalars["watermarks"].items()}
+            else:
+                engine = self._engine.load(scalars, from_columns(snapshot.columns))
+                engine.skip_below = snapshot.next_offset
+                engine.muted = snapshot.engine_version != ENGINE_VERSION
+                self.engines[snapshot.key] = engine
+
+    def _snapshot(
+        self, key: str, offset: int, scalars: dict[str, Any], arrays: dict[str, Any], *, muted: bool
+    ) -> Snapshot:
+        return Snapshot(
+            key=key,
+            engine_version=(muted and self._other_version) or ENGINE_VERSION,
+            journal_topic_id=self._topic_id,
+            journal_partition=self.partition,
+            next_offset=offset,
+            scalars=to_scalars(scalars),
+            columns=to_columns(arrays),
+        )
+
+
+_TOPIC_OF: Final[dict[type[Published], str]] = {
+    FailoverRanking: "failover-rankings",
+    PathWeights: "path-weights",
+    DisruptionPrediction: "disruption-predictions",
+}

@@ -1,0 +1,305 @@
+"""Stage 1: validate, condense probe samples into panes, re-key by primary into the journal (`observations`).
+
+    probe-samples       held in memory, and flushed just before the first record whose append time lies in a later tick
+                        than the flush's first record (or when the flush is full): condensed, sent, confirmed, committed
+    everything else     validated and forwarded at once, in offset order
+
+A flush's bounds follow from the records alone (append times, offsets, and the rule that the commit's metadata names),
+so a restart from any committed offset, or a zombie beside its successor, makes the same flushes again, and the journal's
+reader drops them by their identity. A new rule (another tick length) begins at the next boundary.
+
+Uses neither regions nor configurations: an unknown region is judged in the fold, where the answer is reproducible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from schemas.codec import decode, encode, read
+from schemas.config import Intake as IntakeConfig
+from schemas.errors import CodecError
+from schemas.records import (
+    AgentHealth,
+    BandwidthMeasurement,
+    DeadLetter,
+    Observation,
+    ProbeBatch,
+    Reason,
+    RegionCatalog,
+    Source,
+    Tick,
+)
+from schemas.topics import PARTITIONS, TOPICS, partition_of
+from schemas.validate import mistakes
+from streams.broker import Broker, Place
+from streams.core.panes import Flush, Rejected
+from streams.journal import JournalRecord
+
+SAMPLES: Final = "probe-samples"
+JOURNAL: Final = "observations"
+_FORWARDED: Final = ("injected-metrics", "failover-config")
+_EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
+_UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What decides where a flush ends; it travels in the commit's metadata."""
+
+    tick_ms: int
+    samples_max: int
+
+    def __str__(self) -> str:
+        return f"1 {self.tick_ms} {self.samples_max}"
+
+    @classmethod
+    def parse(cls, text: str, otherwise: Rule) -> Rule:
+        """The rule of a commit; `otherwise` when it names none."""
+        version, _, rest = text.partition(" ")
+        numbers = rest.split()
+        return cls(int(numbers[0]), int(numbers[1])) if version == "1" and len(numbers) == 2 else otherwise
+
+
+@dataclass(slots=True)
+class _Partition:
+    """One source partition as it is being read."""
+
+    rule: Rule
+    next_offset: int
+    generation: int
+    touched_at_ms: int = 0  # wall clock at which a record last came
+    ticked_at: int = -1  # wall-clock tick for which a Tick was appended
+    # probe-samples: the flush under way
+    flush: Flush | None = None
+    first_offset: int = 0
+    first_tick: int = 0
+    appended_at_ms: int = 0
+    aside: list[tuple[Any, bytes]] = field(default_factory=list)  # records to forward with the flush
+    originals: dict[int, JournalRecord] = field(default_factory=dict)
+    letters: list[bytes] = field(default_factory=list)
+    # forwarded topics: sent and not confirmed yet
+    unsettled: list[Awaitable[object]] = field(default_factory=list)
+
+
+class Intake:
+    """The stage's state: one entry a source partition."""
+
+    topics: Sequence[str] = (SAMPLES, *_FORWARDED)
+    ticked: str = SAMPLES
+
+    def __init__(self, broker: Broker, config: IntakeConfig, worker: str) -> None:
+        self._broker, self._config = broker, config
+        self._tick = encode(Tick(worker))
+        self._rule = Rule(config.tick_ms, config.flush_samples_max)
+        self._partitions: dict[Place, _Partition] = {}
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    async def take(self, topic: str, record: JournalRecord) -> None:
+        """Gather, decide whether a flush ends, take in."""
+        place = Place(topic, record.partition)
+        p = self._partitions.get(place) or await self._open(place, record)
+        if record.offset < p.next_offset:
+            return
+        if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
+            for missed in await self._broker.read(place, p.next_offset, record.offset):
+                await self._one(place, p, missed)
+        await self._one(place, p, record)
+
+    async def _one(self, place: Place, p: _Partition, record: JournalRecord) -> None:
+        if place.topic != SAMPLES:
+            await self._forward(place, p, record)
+            return
+        tick = record.appended_at_ms // p.rule.tick_ms
+        if p.flush is not None and (tick > p.first_tick or p.flush.samples >= p.rule.samples_max):
+            await self._flush(place, p)
+        if p.flush is None:
+            p.flush = Flush(
+                pane_ms=p.rule.tick_ms,
+                ahead_ms_max=self._config.ahead_ms_max,
+                lateness_ms_max=self._config.lateness_ms_max,
+            )
+            p.first_offset, p.first_tick = record.offset, tick
+        self._add(p, p.flush, record)
+        p.next_offset, p.appended_at_ms = record.offset + 1, record.appended_at_ms
+
+    async def _open(self, place: Place, record: JournalRecord) -> _Partition:
+        generation = self._broker.generation()
+        committed = await self._broker.committed(place)
+        if committed is None:
+            # The rule of the very first flush has to outlive us as any other's.
+            committed = (await self._broker.earliest(place), str(self._rule))
+            await self._broker.commit(place, *committed)
+        offset, metadata = committed
+        rule = Rule.parse(metadata, self._rule)
+        p = _Partition(rule, max(offset, await self._broker.earliest(place)), generation)
+        self._partitions[place] = p
+        return p
+
+    # -- probe-samples ----------------------------------------------------------------------------------------------
+
+    def _add(self, p: _Partition, flush: Flush, record: JournalRecord) -> None:
+        p.originals[record.offset] = record
+        try:
+            content = decode(record.value, ProbeBatch, BandwidthMeasurement, AgentHealth, Tick)
+        except CodecError as error:
+            self._reject(p, Rejected(record.offset, Reason(error.reason), error.what))
+            return
+        if isinstance(content, ProbeBatch):
+            rejected = flush.add(content, record.offset, record.appended_at_ms)
+            if rejected is not None:
+                self._reject(p, rejected)
+            return
+        del p.originals[record.offset]
+        if isinstance(content, Tick):
+            return
+        found = _wrong(content, record, self._config.ahead_ms_max)
+        if found is not None:
+            p.originals[record.offset] = record
+            self._reject(p, found)
+        else:
+            p.aside.append((content, record.value))
+
+    def _reject(self, p: _Partition, rejected: Rejected) -> None:
+        p.letters.append(_letter(SAMPLES, p.originals.pop(rejected.offset), rejected))
+
+    async def _flush(self, place: Place, p: _Partition) -> None:
+        """Condense, send, have it confirmed, and only then commit: at a boundary, with the next flush's rule."""
+        assert p.flush is not None  # noqa: S101 - the callers' condition, told to the type checker
+        panes, rejected = p.flush.condense()
+        for r in rejected:
+            self._reject(p, r)
+        sent = [
+            await self._broker.send(JOURNAL, key, value, partition) for key, value, partition in self._parts(place, p, panes)
+        ]
+        sent += [await self._broker.send("dead-letters", SAMPLES.encode(), letter) for letter in p.letters]
+        if sent:
+            await asyncio.gather(*sent)
+        p.flush, p.aside, p.letters, p.originals = None, [], [], {}
+        if p.generation == self._broker.generation():
+            await self._broker.commit(place, p.next_offset, str(self._rule))
+            p.rule = self._rule
+
+    def _parts(self, place: Place, p: _Partition, panes: dict[str, Any]) -> list[tuple[bytes, bytes, int]]:
+        """(key, value, journal partition) of everything in the flush; parts are numbered within a journal partition."""
+        bodies = [(content.primary_region, value) for content, value in p.aside]
+        bodies += [(primary, encode(body)) for primary, body in panes.items()]
+        by_partition: dict[int, list[tuple[str, bytes]]] = {}
+        for primary, body in bodies:
+            by_partition.setdefault(partition_of(primary.encode(), PARTITIONS), []).append((primary, body))
+        found = []
+        for partition, parts in by_partition.items():
+            for part, (primary, body) in enumerate(parts):
+                source = Source(
+                    topic=place.topic,
+                    topic_id=self._broker.topic_id(place.topic),
+                    partition=place.partition,
+                    first_offset=p.first_offset,
+                    next_offset=p.next_offset,
+                    appended_at_ms=p.appended_at_ms,
+                    part=part,
+                    parts=len(parts),
+                )
+                found.append((primary.encode(), encode(Observation(primary, source, body)), partition))
+        return found
+
+    # -- everything else --------------------------------------------------------------------------------------------
+
+    async def _forward(self, place: Place, p: _Partition, record: JournalRecord) -> None:
+        p.next_offset = record.offset + 1
+        try:
+            content = read(record.value, *TOPICS[place.topic].records)
+        except CodecError as error:
+            await self._dead_letter(place, p, record, Rejected(record.offset, Reason(error.reason), error.what))
+            return
+        found = _wrong(content, record, self._config.ahead_ms_max)
+        if found is not None:
+            await self._dead_letter(place, p, record, found)
+            return
+        source = Source(
+            topic=place.topic,
+            topic_id=self._broker.topic_id(place.topic),
+            partition=place.partition,
+            first_offset=record.offset,
+            next_offset=p.next_offset,
+            appended_at_ms=record.appended_at_ms,
+        )
+        body = encode(content)
+        if isinstance(content, RegionCatalog):
+            observation = encode(Observation(None, source, body))
+            for partition in range(self._broker.partitions(JOURNAL)):
+                p.unsettled.append(await self._broker.send(JOURNAL, b"regions", observation, partition))
+        else:
+            key = content.primary_region.encode()
+            observation = encode(Observation(content.primary_region, source, body))
+            p.unsettled.append(await self._broker.send(JOURNAL, key, observation, partition_of(key, PARTITIONS)))
+        if len(p.unsettled) >= _UNSETTLED_MAX:
+            await self._settle(place, p)
+
+    async def _dead_letter(self, place: Place, p: _Partition, record: JournalRecord, why: Rejected) -> None:
+        letter = _letter(place.topic, record, why)
+        p.unsettled.append(await self._broker.send("dead-letters", place.topic.encode(), letter))
+
+    async def _settle(self, place: Place, p: _Partition) -> None:
+        """Forwarded records confirmed, then committed."""
+        waiting, p.unsettled, offset = p.unsettled, [], p.next_offset
+        await asyncio.gather(*waiting)
+        if p.generation == self._broker.generation():
+            await self._broker.commit(place, offset)
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    async def idle(self, now_ms: int, owned: Sequence[Place]) -> None:
+        """Settle forwarded records; append a Tick where a flush waits for its end, or nothing comes at all."""
+        for place, p in list(self._partitions.items()):
+            if p.unsettled:
+                await self._settle(place, p)
+        tick = now_ms // self._config.tick_ms
+        if now_ms - tick * self._config.tick_ms < _EDGE_MS:
+            return
+        for place in owned:
+            known = self._partitions.get(place)
+            if place.topic != SAMPLES or known is None or known.ticked_at == tick:
+                continue
+            if known.flush is not None and known.first_tick < tick and known.appended_at_ms // self._config.tick_ms < tick:
+                known.ticked_at = tick
+                await self._broker.send(SAMPLES, None, self._tick, place.partition)
+
+    async def stop(self) -> None:
+        """What is forwarded gets confirmed; a flush under way is made again by whoever comes next."""
+        for place, p in list(self._partitions.items()):
+            if p.unsettled:
+                await self._settle(place, p)
+
+    def revoke(self) -> None:
+        self._partitions.clear()
+
+
+def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected | None:
+    found = mistakes(content)
+    if found:
+        return Rejected(record.offset, Reason.OUT_OF_RANGE, "; ".join(found[:5]))
+    ahead_ms = getattr(content, "observed_at_ms", 0) - record.appended_at_ms
+    if ahead_ms > ahead_ms_max:
+        detail = f"observed {ahead_ms} ms after the broker appended it: check its source's clock"
+        return Rejected(record.offset, Reason.FROM_THE_FUTURE, detail)
+    return None
+
+
+def _letter(topic: str, record: JournalRecord, why: Rejected) -> bytes:
+    return encode(
+        DeadLetter(
+            reason=str(why.reason),
+            detail=why.detail[:1000],
+            source_topic=topic,
+            source_partition=record.partition,
+            source_offset=record.offset,
+            appended_at_ms=record.appended_at_ms,
+            found_by="intake",
+            original=record.value,
+            original_key=record.key,
+        )
+    )

@@ -29,7 +29,7 @@ from typing import Any, Final, NoReturn
 import faust
 import faust.transport.drivers.aiokafka as driver
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -46,12 +46,7 @@ log = logging.getLogger("proxima")
 _EXIT_BUG: Final = 70  # EX_SOFTWARE: a supervisor starts us again
 _IDLE_S: Final = 0.02
 _READ_DEADLINE_S: Final = 60.0
-_PUBLISHES: Final = {
-    "intake": ("observations", "dead-letters", "probe-samples"),
-    "decide": (
-        "observations", "engine-snapshots", "path-weights", "disruption-predictions", "failover-rankings", "dead-letters"
-    ),
-}  # fmt: skip
+_STAGES: Final = ("intake", "decide")
 
 
 def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = FailoverEngine) -> NoReturn:
@@ -59,10 +54,11 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = Fa
 
     Raises KafkaUnavailableError when the broker or a topic is missing, ConfigError for a stage that there is not.
     """
-    if name not in _PUBLISHES:
-        raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_PUBLISHES)}"], where="worker.stages")
+    if name not in _STAGES:
+        raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
     worker = faust.Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
     worker.execute_from_commandline()
+    raise SystemExit(0)  # Faust has exited already
 
 
 def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust.App:
@@ -170,7 +166,9 @@ class FaustBroker:
         """Partitions assigned to us, of the stage's own topics."""
         return [Place(names[tp.topic], tp.partition) for tp in self._app.consumer.assignment() if tp.topic in names]
 
-    async def send(self, topic: str, key: bytes | None, value: bytes, partition: int | None = None) -> Awaitable[object]:
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes, partition: int | None = None
+    ) -> Awaitable[object]:
         future: Any = await self._app.producer.send(self._prefix + topic, key, value, partition, None, None)
         future.add_done_callback(_end_if_failed)
         return future  # type: ignore[no-any-return]
@@ -180,7 +178,8 @@ class FaustBroker:
         what = {self._tp(place): OffsetAndMetadata(offset, metadata)}
         try:
             await thread.call_thread(thread._consumer.commit, what)
-        except (CommitFailedError, IllegalStateError) as error:
+        except (IllegalStateError, KafkaError) as error:
+            # The next commit covers it; a partition that is no longer ours is another's to commit.
             log.warning("commit of %s-%d at %d lost: %s", place.topic, place.partition, offset, error)
             return False
         return True

@@ -32,7 +32,9 @@ class Broker(Protocol):
         """How many partitions a topic has."""
         ...
 
-    async def send(self, topic: str, key: bytes | None, value: bytes, partition: int | None = None) -> Awaitable[object]:
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes, partition: int | None = None
+    ) -> Awaitable[object]:
         """Hand a record over; await what comes back to have it confirmed. Order within a partition is kept."""
         ...
 

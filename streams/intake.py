@@ -5,8 +5,8 @@
     everything else     validated and forwarded at once, in offset order
 
 A flush's bounds follow from the records alone (append times, offsets, and the rule that the commit's metadata names),
-so a restart from any committed offset, or a zombie beside its successor, makes the same flushes again, and the journal's
-reader drops them by their identity. A new rule (another tick length) begins at the next boundary.
+so a restart from any committed offset, or a zombie beside its successor, makes the same flushes again, and the fold
+drops them by their identity. A new rule (another tick length) begins at the next boundary.
 
 Uses neither regions nor configurations: an unknown region is judged in the fold, where the answer is reproducible.
 """
@@ -14,6 +14,7 @@ Uses neither regions nor configurations: an unknown region is judged in the fold
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -37,6 +38,8 @@ from schemas.validate import mistakes
 from streams.broker import Broker, Place
 from streams.core.panes import Flush, Rejected
 from streams.journal import JournalRecord
+
+log = logging.getLogger("proxima")
 
 SAMPLES: Final = "probe-samples"
 JOURNAL: Final = "observations"
@@ -80,6 +83,7 @@ class _Partition:
     aside: list[tuple[Any, bytes]] = field(default_factory=list)  # records to forward with the flush
     originals: dict[int, JournalRecord] = field(default_factory=dict)
     letters: list[bytes] = field(default_factory=list)
+    settling: asyncio.Task[None] | None = None  # the last flush, being confirmed and committed
     # forwarded topics: sent and not confirmed yet
     unsettled: list[Awaitable[object]] = field(default_factory=list)
 
@@ -101,7 +105,7 @@ class Intake:
     async def take(self, topic: str, record: JournalRecord) -> None:
         """Gather, decide whether a flush ends, take in."""
         place = Place(topic, record.partition)
-        p = self._partitions.get(place) or await self._open(place, record)
+        p = self._partitions.get(place) or await self._open(place)
         if record.offset < p.next_offset:
             return
         if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
@@ -126,7 +130,7 @@ class Intake:
         self._add(p, p.flush, record)
         p.next_offset, p.appended_at_ms = record.offset + 1, record.appended_at_ms
 
-    async def _open(self, place: Place, record: JournalRecord) -> _Partition:
+    async def _open(self, place: Place) -> _Partition:
         generation = self._broker.generation()
         committed = await self._broker.committed(place)
         if committed is None:
@@ -167,21 +171,24 @@ class Intake:
         p.letters.append(_letter(SAMPLES, p.originals.pop(rejected.offset), rejected))
 
     async def _flush(self, place: Place, p: _Partition) -> None:
-        """Condense, send, have it confirmed, and only then commit: at a boundary, with the next flush's rule."""
+        """Condense and send; when it is confirmed, commit: at a boundary, with the next flush's rule."""
         assert p.flush is not None  # noqa: S101 - the callers' condition, told to the type checker
         panes, rejected = p.flush.condense()
         for r in rejected:
             self._reject(p, r)
+        # One flush of a partition at a time: nothing may be in the journal behind one that is not.
+        if p.settling is not None:
+            await p.settling
         sent = [
-            await self._broker.send(JOURNAL, key, value, partition) for key, value, partition in self._parts(place, p, panes)
+            await self._broker.send(JOURNAL, key, value, partition)
+            for key, value, partition in self._parts(place, p, panes)
         ]
         sent += [await self._broker.send("dead-letters", SAMPLES.encode(), letter) for letter in p.letters]
-        if sent:
-            await asyncio.gather(*sent)
         p.flush, p.aside, p.letters, p.originals = None, [], [], {}
-        if p.generation == self._broker.generation():
-            await self._broker.commit(place, p.next_offset, str(self._rule))
-            p.rule = self._rule
+        # Other partitions go on while the broker confirms; whoever fails here ends the process (see streams.broker).
+        p.settling = asyncio.create_task(self._settle(place, p, sent, p.next_offset, str(self._rule)))
+        p.settling.add_done_callback(_raise_in_loop)
+        p.rule = self._rule
 
     def _parts(self, place: Place, p: _Partition, panes: dict[str, Any]) -> list[tuple[bytes, bytes, int]]:
         """(key, value, journal partition) of everything in the flush; parts are numbered within a journal partition."""
@@ -237,18 +244,23 @@ class Intake:
             observation = encode(Observation(content.primary_region, source, body))
             p.unsettled.append(await self._broker.send(JOURNAL, key, observation, partition_of(key, PARTITIONS)))
         if len(p.unsettled) >= _UNSETTLED_MAX:
-            await self._settle(place, p)
+            await self._settle_forwarded(place, p)
 
     async def _dead_letter(self, place: Place, p: _Partition, record: JournalRecord, why: Rejected) -> None:
         letter = _letter(place.topic, record, why)
         p.unsettled.append(await self._broker.send("dead-letters", place.topic.encode(), letter))
 
-    async def _settle(self, place: Place, p: _Partition) -> None:
-        """Forwarded records confirmed, then committed."""
-        waiting, p.unsettled, offset = p.unsettled, [], p.next_offset
-        await asyncio.gather(*waiting)
+    async def _settle(
+        self, place: Place, p: _Partition, sent: list[Awaitable[object]], offset: int, metadata: str = ""
+    ) -> None:
+        """Have everything below `offset` confirmed, and only then commit."""
+        await asyncio.gather(*sent)
         if p.generation == self._broker.generation():
-            await self._broker.commit(place, offset)
+            await self._broker.commit(place, offset, metadata)
+
+    async def _settle_forwarded(self, place: Place, p: _Partition) -> None:
+        sent, p.unsettled = p.unsettled, []
+        await self._settle(place, p, sent, p.next_offset)
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -256,7 +268,7 @@ class Intake:
         """Settle forwarded records; append a Tick where a flush waits for its end, or nothing comes at all."""
         for place, p in list(self._partitions.items()):
             if p.unsettled:
-                await self._settle(place, p)
+                await self._settle_forwarded(place, p)
         tick = now_ms // self._config.tick_ms
         if now_ms - tick * self._config.tick_ms < _EDGE_MS:
             return
@@ -264,7 +276,11 @@ class Intake:
             known = self._partitions.get(place)
             if place.topic != SAMPLES or known is None or known.ticked_at == tick:
                 continue
-            if known.flush is not None and known.first_tick < tick and known.appended_at_ms // self._config.tick_ms < tick:
+            if (
+                known.flush is not None
+                and known.first_tick < tick
+                and known.appended_at_ms // self._config.tick_ms < tick
+            ):
                 known.ticked_at = tick
                 await self._broker.send(SAMPLES, None, self._tick, place.partition)
 
@@ -272,10 +288,18 @@ class Intake:
         """What is forwarded gets confirmed; a flush under way is made again by whoever comes next."""
         for place, p in list(self._partitions.items()):
             if p.unsettled:
-                await self._settle(place, p)
+                await self._settle_forwarded(place, p)
+            if p.settling is not None:
+                await p.settling
 
     def revoke(self) -> None:
         self._partitions.clear()
+
+
+def _raise_in_loop(task: asyncio.Task[None]) -> None:
+    """Nobody may be waiting for a flush that failed: its error is raised by the next that is, at the latest at stop."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a flush could not be settled: %r", task.exception())
 
 
 def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected | None:

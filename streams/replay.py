@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from streams.core.engine import FailoverEngine
 from streams.fold import JournalFold, Output
@@ -36,8 +37,8 @@ class Replay:
         phase_ms: int = 300,
         engine: type[FailoverEngine] = FailoverEngine,
     ) -> None:
-        self._make = lambda partition: JournalFold(
-            topic=topic, topic_id=topic_id, partition=partition, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine
+        self._make = partial(
+            JournalFold, topic=topic, topic_id=topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine
         )
         self.folds: dict[int, JournalFold] = {}
         self.records = 0
@@ -46,7 +47,7 @@ class Replay:
         """Fold one record; partitions in any order, each partition's records in theirs."""
         fold = self.folds.get(record.partition)
         if fold is None:
-            fold = self.folds[record.partition] = self._make(record.partition)
+            fold = self.folds[record.partition] = self._make(partition=record.partition)
         self.records += 1
         outputs = fold.apply(record)
         if self.records % _ROUND_RECORDS == 0:

@@ -280,11 +280,11 @@ class _PathTable:
                 place = {name: i for i, name in enumerate(table)}
                 indices[column] = np.array([place[k[at]] for k in mine])[place_of_path]
                 tables.append(table)
+            mine_only = {name: condensed[name][rows] for name in PathPanes.ROWS if name in condensed} | indices
+            mine_only |= {name: condensed[name][entries] for name in PathPanes.ENTRIES}
             packed = {
-                name: np.ascontiguousarray({**condensed, **indices}[name][which], dtype).tobytes()
-                for table, which in ((PathPanes.ROWS, rows), (PathPanes.ENTRIES, entries))
-                for name, dtype in table.items()
-                if name in condensed or name in indices
+                name: np.ascontiguousarray(mine_only[name], dtype).tobytes()
+                for name, dtype in (PathPanes.ROWS | PathPanes.ENTRIES).items()
             }
             found[primary] = PathPanes(pane_ms, tables[0], tables[1], tables[2], **packed)
         return found

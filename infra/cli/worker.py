@@ -1,0 +1,36 @@
+"""`proxima worker`: the stages of the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(worker)
+
+
+def worker(
+    stages: Annotated[
+        str | None, typer.Option(help="Comma-separated stages: intake, decide. Default: those of the configuration.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; see infra/examples/worker.toml.")] = None,
+) -> None:
+    """Run the stream processors: one child process a stage, started again when it dies.
+
+    Example: proxima worker --stages intake,decide --config infra/examples/worker.toml
+    """
+    import os  # noqa: PLC0415
+
+    from infra.worker import run_worker  # noqa: PLC0415
+    from schemas.config import WorkerConfig, load  # noqa: PLC0415
+
+    environment = dict(os.environ)
+    if stages is not None:
+        names = ", ".join(f'"{name.strip()}"' for name in stages.split(","))
+        environment["PROXIMA_WORKER__STAGES"] = f"[{names}]"
+    code = run_worker(load(WorkerConfig, config, environment), config, lambda text: typer.echo(text, err=True))
+    raise typer.Exit(code)

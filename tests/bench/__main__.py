@@ -1,0 +1,19 @@
+"""`python -m tests.bench [NAME ...]`: run the benchmarks and print one JSON line a result."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+BENCHES = ("intake_speed", "tick_speed")
+
+
+def main(names: list[str]) -> None:
+    for name in names or BENCHES:
+        for result in importlib.import_module(f"tests.bench.{name}").run():
+            print(json.dumps({"bench": name, **result}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

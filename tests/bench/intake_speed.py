@@ -1,0 +1,198 @@
+"""Samples a second that one intake worker drains from a backlog, beside the same core code without Faust.
+
+A backlog of `SAMPLES` samples (24 agents, 20 targets each, a batch a second of theirs) is put on `probe-samples`. The
+yardstick is a bare confluent-kafka consumer that decodes, gathers and condenses by the same rule, and sends nothing. The
+worker is `proxima worker --stages intake`: it also sends every flush, has it confirmed, and commits. Its rate is read
+from the journal itself: append times of its first and last whole flush, and the samples in between.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+from infra.kafka.admin import create_topics
+from infra.kafka.cluster import KafkaCluster
+from infra.processes import ChildProcess, wait_until
+from schemas.codec import decode, encode
+from schemas.config import Intake
+from schemas.records import EngineChanged, Observation, PathPanes, ProbeBatch, Tick
+from schemas.topics import PARTITIONS
+from streams.core.panes import Flush
+
+SAMPLES = int(os.environ.get("PROXIMA_BENCH_SAMPLES", "20000000"))
+_AGENTS = 24
+_TARGETS = [f"region-{i}" for i in range(20)]
+
+
+def run() -> Iterator[dict[str, Any]]:
+    logs = Path(tempfile.mkdtemp(prefix="proxima-bench-"))
+    for probes in (600, 4000):
+        with KafkaCluster.start(nodes=1, log_dir=logs, java_options=("-Xmx1g", "-XX:+UseSerialGC")) as cluster:
+            create_topics(cluster.bootstrap)
+            sent = _fill(cluster.bootstrap, probes)
+            yardstick = _bare(cluster.bootstrap, sent)
+            worker = _worker(cluster, logs, sent)
+            yield {
+                "samples_a_message": probes,
+                "samples": sent,
+                "worker_samples_a_second": round(worker["rate"]),
+                "yardstick_samples_a_second": round(yardstick),
+                "ratio": round(worker["rate"] / yardstick, 3),
+                "worker_cpu_s_a_million": round(worker["worker_cpu"], 4),
+                "broker_cpu_s_a_million": round(worker["broker_cpu"], 4),
+                "flushes": worker["flushes"],
+            }
+
+
+def _fill(bootstrap: str, probes: int) -> int:
+    """A backlog as agents leave it behind after an outage; returns how many samples."""
+    random = np.random.default_rng(1)
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": 20,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.kbytes": 512_000,
+        }
+    )
+    batches = -(-SAMPLES // probes // _AGENTS)
+    now_ms = time.time_ns() // 1_000_000
+    target = np.arange(probes) % len(_TARGETS)
+    base_ms = random.uniform(10, 250, len(_TARGETS))
+    offset_ms = np.linspace(0, 990, probes)
+    rtts = []
+    for _ in range(32):
+        rtt = base_ms[target] * random.lognormal(0, 0.02, probes)
+        rtts.append(np.where(random.random(probes) < 0.005, np.nan, rtt))
+    for batch in range(batches):
+        for agent in range(_AGENTS):
+            rtt = rtts[(batch + agent) % len(rtts)]
+            record = ProbeBatch.of(
+                agent_id=f"agent-{agent}",
+                primary_region=f"primary-{agent // 2}",
+                started_at_ms=now_ms - (batches - batch) * 1000,
+                targets=_TARGETS,
+                methods=["icmp"],
+                target_index=target,
+                method_index=np.zeros(probes),
+                sent_offset_ms=offset_ms,
+                rtt_ms=rtt,
+                outcome=np.isnan(rtt),
+                code=np.zeros(probes),
+            )
+            while True:
+                try:
+                    producer.produce("probe-samples", key=f"agent-{agent}", value=encode(record))
+                    break
+                except BufferError:
+                    producer.poll(0.05)
+        producer.poll(0)
+    producer.flush()
+    return batches * _AGENTS * probes
+
+
+def _bare(bootstrap: str, samples: int) -> float:
+    """Samples a second of the core code fed by confluent-kafka: flushes by the same rule, nothing sent."""
+    config = Intake()
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "bench-yardstick",
+            "enable.auto.commit": False,
+            "fetch.queue.backoff.ms": 5,
+            "queued.max.messages.kbytes": 262_144,
+            "fetch.message.max.bytes": 8_000_000,
+        }
+    )
+    consumer.assign([TopicPartition("probe-samples", p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
+    flushes: dict[int, tuple[Flush, int]] = {}
+    taken, started_s = 0, None
+    while taken < samples:
+        for message in consumer.consume(500, timeout=0.02):
+            if started_s is None:
+                started_s = time.perf_counter()
+            partition, at_ms = message.partition(), message.timestamp()[1]
+            tick = at_ms // config.tick_ms
+            flush, first = flushes.get(partition, (None, 0))
+            if flush is not None and (tick > first or flush.samples >= config.flush_samples_max):
+                flush.condense()
+                flush = None
+            if flush is None:
+                flush = Flush(
+                    pane_ms=config.tick_ms, ahead_ms_max=config.ahead_ms_max, lateness_ms_max=config.lateness_ms_max
+                )
+                flushes[partition] = (flush, tick)
+            batch = decode(message.value(), ProbeBatch)
+            assert flush.add(batch, message.offset(), at_ms) is None
+            taken += len(batch.outcome)
+    for flush, _ in flushes.values():
+        flush.condense()
+    assert started_s is not None
+    rate = taken / (time.perf_counter() - started_s)
+    consumer.close()
+    return rate
+
+
+def _worker(cluster: KafkaCluster, logs: Path, samples: int) -> dict[str, float]:
+    env = {"PROXIMA_KAFKA__BOOTSTRAP": cluster.bootstrap}
+    command = [sys.executable, "-m", "infra.cli", "worker", "--stages", "intake"]
+    journal = _Journal(cluster.bootstrap)
+    broker = psutil.Process(next(iter(cluster.pids.values())))
+    with ChildProcess.start(command, name="intake", log_path=logs / "intake.log", env=env) as child:
+        process = psutil.Process(child.pid)
+        wait_until(lambda: journal.read() > 0, 120, "the first flush", children=[child], poll_s=0.001)
+        before, broker_before, seen_before = process.cpu_times(), broker.cpu_times(), journal.samples
+        wait_until(lambda: journal.read() >= samples, 300, "the whole backlog", children=[child], poll_s=0.05)
+        after, broker_after = process.cpu_times(), broker.cpu_times()
+    millions = (samples - seen_before) / 1e6
+    return {
+        "rate": journal.rate(),
+        "flushes": len(journal.flushes),
+        "worker_cpu": (after.user + after.system - before.user - before.system) / millions,
+        "broker_cpu": (broker_after.user + broker_after.system - broker_before.user - broker_before.system) / millions,
+    }
+
+
+class _Journal:
+    """What the worker has put into `observations` so far: (append time, samples) a flush."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "bench-journal", "enable.auto.commit": False}
+        )
+        self._consumer.assign([TopicPartition("observations", p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
+        self.flushes: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+        self.samples = 0
+
+    def read(self) -> int:
+        for message in self._consumer.consume(200, timeout=0.02):
+            found = decode(message.value(), Observation, Tick, EngineChanged)
+            if isinstance(found, Observation):
+                count = int(decode(found.body, PathPanes).columns()["outcomes"].sum())
+                flush = self.flushes[found.source.partition, found.source.first_offset]
+                flush[0] = max(flush[0], message.timestamp()[1])
+                flush[1] += count
+                self.samples += count
+        return self.samples
+
+    def rate(self) -> float:
+        """Samples a second between the first flush and the last but one of each partition.
+
+        The last of a partition ends with a metronome's Tick, up to a tick later: waiting, not work.
+        """
+        last = {partition: max(f for p, f in self.flushes if p == partition) for partition, _ in self.flushes}
+        whole = sorted(v for (p, f), v in self.flushes.items() if f != last[p])
+        return sum(count for _, count in whole[1:]) / ((whole[-1][0] - whole[0][0]) / 1000)

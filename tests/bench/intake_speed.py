@@ -32,6 +32,7 @@ from streams.core.panes import Flush
 
 SAMPLES = int(os.environ.get("PROXIMA_BENCH_SAMPLES", "20000000"))
 _AGENTS = 24
+_FILL_SAMPLES_A_SECOND = 1_500_000
 _TARGETS = [f"region-{i}" for i in range(20)]
 
 
@@ -77,6 +78,7 @@ def _fill(bootstrap: str, probes: int) -> int:
     for _ in range(32):
         rtt = base_ms[target] * random.lognormal(0, 0.02, probes)
         rtts.append(np.where(random.random(probes) < 0.005, np.nan, rtt))
+    started_s = time.monotonic()
     for batch in range(batches):
         for agent in range(_AGENTS):
             rtt = rtts[(batch + agent) % len(rtts)]
@@ -100,6 +102,13 @@ def _fill(bootstrap: str, probes: int) -> int:
                 except BufferError:
                     producer.poll(0.05)
         producer.poll(0)
+        # Spread over ticks, as a backlog is: a flush ends where a tick does.
+        ahead_s = (batch + 1) * _AGENTS * probes / _FILL_SAMPLES_A_SECOND - (time.monotonic() - started_s)
+        if ahead_s > 0:
+            producer.flush(ahead_s)
+            time.sleep(
+                max(0.0, (batch + 1) * _AGENTS * probes / _FILL_SAMPLES_A_SECOND - (time.monotonic() - started_s))
+            )
     producer.flush()
     return batches * _AGENTS * probes
 

@@ -1,0 +1,13 @@
+"""What puts records on topics: measurements of the network between regions, and who measures.
+
+    publisher.py   records onto Kafka, with a bounded queue for what may be dropped; the only importer of
+                   confluent_kafka here
+    probes/        one kind of probe a file: how one question is put to the network and timed
+    agent.py       the loop of `proxima probe`: targets x methods, paced, one ProbeBatch a tick
+    traces.py      the recorded measurements in data/, as arrays
+    trace.py       the trace player: agents that play recordings instead of probing
+    data/          measurements that others made on real networks, with their licences
+
+What must not live here: anything that decides or condenses (streams), stores (sinks) or starts processes (infra).
+Imports schemas only. scapy is for the probe programs alone, never for publisher, traces or trace.
+"""

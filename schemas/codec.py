@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 import fastavro
 
@@ -55,7 +55,15 @@ def encode(record: Record) -> bytes:
     return out.getvalue()
 
 
-def decode(value: bytes, *expected: type[R]) -> R:
+@overload
+def decode(value: bytes, expected: type[R], /) -> R: ...
+
+
+@overload
+def decode(value: bytes, *expected: type[Any]) -> Any: ...
+
+
+def decode(value: bytes, *expected: type[Any]) -> Any:
     """The record in `value`, one of the `expected` types (at least one).
 
     Raises CodecError: its `reason` is MALFORMED, UNKNOWN_SCHEMA, WRONG_RECORD or REGISTRY_NOT_CONFIGURED.
@@ -85,7 +93,7 @@ def decode(value: bytes, *expected: type[R]) -> R:
         raise CodecError(Reason.MALFORMED, f"is no whole {name}: {error or type(error).__name__}") from error
     if body.tell() != len(value):
         raise CodecError(Reason.MALFORMED, f"{len(value) - body.tell()} bytes too many after a {name}")
-    return _builder(cls)(plain)  # type: ignore[no-any-return]
+    return _builder(cls)(plain)
 
 
 def decode_json(value: bytes) -> InjectedMetric | FailoverConfiguration | RegionCatalog:
@@ -122,14 +130,14 @@ def to_plain(record: Any) -> dict[str, Any]:
     return _plain(record)  # type: ignore[no-any-return]
 
 
-def read(value: bytes, *expected: type[R]) -> R:
+def read(value: bytes, *expected: type[Any]) -> Any:
     """`decode`, or `decode_json` where the value starts with a brace; raises CodecError."""
     if value[:1] != b"{":
         return decode(value, *expected)
     record = decode_json(value)
     if type(record) not in expected:
         raise CodecError(Reason.WRONG_RECORD, f"is a {type(record).__name__} in JSON, which does not belong here")
-    return record  # type: ignore[return-value]
+    return record
 
 
 @_once

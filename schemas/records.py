@@ -223,6 +223,7 @@ class Source:
     partition: int
     first_offset: int
     next_offset: int
+    appended_at_ms: int = 0
     part: int = 0
     parts: int = 1
 

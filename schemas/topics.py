@@ -73,7 +73,7 @@ _TABLE: Final = (
           takes_json=True),
     Topic("observations", "primary", (Observation, Tick, EngineChanged), 90 * _DAY_MS, "intake, metronomes",
           max_message_bytes=JOURNAL_BYTES_MAX),
-    Topic("engine-snapshots", "primary, or `shared`", (Snapshot,), -1, "decide", cleanup="compact",
+    Topic("engine-snapshots", "primary, or `_shared`", (Snapshot,), -1, "decide", cleanup="compact",
           max_message_bytes=JOURNAL_BYTES_MAX),
     Topic("path-weights", "primary", (PathWeights,), 7 * _DAY_MS, "decide"),
     Topic("disruption-predictions", "primary", (DisruptionPrediction,), 7 * _DAY_MS, "decide"),

@@ -1,0 +1,11 @@
+"""What takes records off topics and puts them where others look: one target a file.
+
+    runner.py         the Sink protocol, and the one consumer loop that every sink runs in
+    dead_letters.py   where a record goes that a sink cannot read
+    rendering.py      a ranking as JSON text
+    redis.py          the latest ranking of every primary, served: two keys and a channel
+    jsonlines.py      every ranking as a line of a file
+
+A sink writes idempotently and refuses to go back to a lower `sequence`, so that a record may come twice, late, or from
+two sinks at once. It never decides anything. Imports the schemas; meets the rest of Proxima on Kafka alone.
+"""

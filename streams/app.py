@@ -18,6 +18,8 @@ Pinned exactly to the versions in pyproject.toml; tests/streams/test_crash.py go
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import logging
 import os
 import sys
@@ -47,6 +49,8 @@ log = logging.getLogger("proxima")
 _EXIT_BUG: Final = 70  # EX_SOFTWARE: a supervisor starts us again
 _IDLE_S: Final = 0.02
 _READ_DEADLINE_S: Final = 60.0
+_M_TRIM_THRESHOLD: Final = -1  # malloc.h
+_M_MMAP_THRESHOLD: Final = -3
 _STAGES: Final = ("intake", "decide")
 
 
@@ -57,9 +61,19 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = Fa
     """
     if name not in _STAGES:
         raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
+    _tune_memory()
     worker = faust.Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
     worker.execute_from_commandline()
     raise SystemExit(0)  # Faust has exited already
+
+
+def _tune_memory() -> None:
+    """Keep the arrays of a flush in the heap: glibc maps and unmaps each large one, and every page of it faults anew."""
+    gc.set_threshold(50_000, 20, 20)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 29)
 
 
 def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust.App:

@@ -85,13 +85,13 @@ class Flush:
         """One column of all messages."""
         return np.frombuffer(b"".join([getattr(batch, name) for batch in self._batches]), ProbeBatch.COLUMNS[name])
 
-    def _column(self, index: int) -> Array:
-        """(messages,) one field of `_messages`."""
-        return np.fromiter((m[index] for m in self._messages), np.int64, len(self._messages))
+    def _columns(self) -> Array:
+        """(5, messages): the fields of `_messages`."""
+        return np.array(self._messages, np.int64).T
 
     def _reject(self) -> list[Rejected]:
         """Drop messages with a bad sample: whole, for an agent that sends one cannot be believed about the rest."""
-        number, probes, started, appended = (self._column(i) for i in (1, 2, 3, 4))
+        _, number, probes, started, appended = self._columns()
         starts = np.cumsum(probes) - probes
         names = list(self._names)
         offset, rtt, outcome = self._joined("sent_offset_ms"), self._joined("rtt_ms"), self._joined("outcome")
@@ -133,7 +133,7 @@ class Flush:
 
     def _panes(self) -> dict[str, PathPanes]:
         paths = _PathTable(list(self._names))
-        number, probes, started = (self._column(i) for i in (1, 2, 3))
+        _, number, probes, started, _ = self._columns()
         path = self._joined("target_index").astype(np.int64)
         if paths.methods.max() > 1:
             path *= np.repeat(paths.methods[number], probes)
@@ -204,14 +204,15 @@ def _rows(path: Array, pane: Array, paths: int) -> tuple[Array, Array, Array]:
 def _histogram(row: Array, rtt_ms: Array, least_ms: Array) -> dict[str, Array]:
     """`buckets` (rows,), and `bucket`, `bucket_count` (entries,) in order of row, then bucket.
 
-    Counted in a dense table of a few buckets above each row's least one, as wide as the samples pay for; what lies
+    Counted in a dense table of a few buckets above each row's least one, as wide as needed and as the samples pay for; what lies
     beyond (a path's outliers) is sorted, which costs ten times as much a sample.
     """
     rows = len(least_ms)
-    width = 1 << max(5, (4 * len(row) // rows).bit_length())
     lowest = _bucket(least_ms)
     bucket = _bucket(rtt_ms)
     above = bucket - lowest[row]
+    widest = int(above.max(initial=0)).bit_length()
+    width = 1 << min(widest, max(5, (4 * len(row) // rows).bit_length()))
     near = above < width
     if near.all():
         far_key = far_count = np.empty(0, np.int64)

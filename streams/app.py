@@ -68,7 +68,7 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = Fa
 
 
 def _tune_memory() -> None:
-    """Keep the arrays of a flush in the heap: glibc maps and unmaps each large one, and every page of it faults anew."""
+    """Keep a flush's arrays in the heap: glibc maps and unmaps each large one, and every page of it faults anew."""
     gc.set_threshold(50_000, 20, 20)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

@@ -46,6 +46,7 @@ JOURNAL: Final = "observations"
 _FORWARDED: Final = ("injected-metrics", "failover-config")
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
+_SETTLING_MAX: Final = 8  # flushes of a partition that are sent and not committed yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,9 @@ class _Partition:
     aside: list[tuple[Any, bytes]] = field(default_factory=list)  # records to forward with the flush
     originals: dict[int, JournalRecord] = field(default_factory=dict)
     letters: list[bytes] = field(default_factory=list)
-    settling: asyncio.Task[None] | None = None  # the last flush, being confirmed and committed
+    settling: list[asyncio.Task[None]] = field(
+        default_factory=list
+    )  # the last flushes, confirmed and committed in order
     # forwarded topics: sent and not confirmed yet
     unsettled: list[Awaitable[object]] = field(default_factory=list)
 
@@ -176,19 +179,25 @@ class Intake:
         panes, rejected = p.flush.condense()
         for r in rejected:
             self._reject(p, r)
-        # One flush of a partition at a time: nothing may be in the journal behind one that is not.
-        if p.settling is not None:
-            await p.settling
         sent = [
             await self._broker.send(JOURNAL, key, value, partition)
             for key, value, partition in self._parts(place, p, panes)
         ]
         sent += [await self._broker.send("dead-letters", SAMPLES.encode(), letter) for letter in p.letters]
         p.flush, p.aside, p.letters, p.originals = None, [], [], {}
-        # Other partitions go on while the broker confirms; whoever fails here ends the process (see streams.broker).
-        p.settling = asyncio.create_task(self._settle(place, p, sent, p.next_offset, str(self._rule)))
-        p.settling.add_done_callback(_raise_in_loop)
+        # Reading goes on while the broker confirms; commits keep their order, and a send that fails ends the process
+        # before anything behind it leaves (see streams.broker).
+        task = asyncio.create_task(self._settle_flush(place, p, sent, p.next_offset, p.settling[-1:]))
+        p.settling.append(task)
         p.rule = self._rule
+        if len(p.settling) > _SETTLING_MAX:
+            await p.settling.pop(0)
+
+    async def _settle_flush(
+        self, place: Place, p: _Partition, sent: list[Awaitable[object]], offset: int, before: list[asyncio.Task[None]]
+    ) -> None:
+        await asyncio.gather(*before)
+        await self._settle(place, p, sent, offset, str(self._rule))
 
     def _parts(self, place: Place, p: _Partition, panes: dict[str, Any]) -> list[tuple[bytes, bytes, int]]:
         """(key, value, journal partition) of everything in the flush; parts are numbered within a journal partition."""
@@ -289,17 +298,10 @@ class Intake:
         for place, p in list(self._partitions.items()):
             if p.unsettled:
                 await self._settle_forwarded(place, p)
-            if p.settling is not None:
-                await p.settling
+            await asyncio.gather(*p.settling)
 
     def revoke(self) -> None:
         self._partitions.clear()
-
-
-def _raise_in_loop(task: asyncio.Task[None]) -> None:
-    """Nobody may be waiting for a flush that failed: its error is raised by the next that is, at the latest at stop."""
-    if not task.cancelled() and task.exception() is not None:
-        log.error("a flush could not be settled: %r", task.exception())
 
 
 def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected | None:

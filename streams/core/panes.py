@@ -204,8 +204,8 @@ def _rows(path: Array, pane: Array, paths: int) -> tuple[Array, Array, Array]:
 def _histogram(row: Array, rtt_ms: Array, least_ms: Array) -> dict[str, Array]:
     """`buckets` (rows,), and `bucket`, `bucket_count` (entries,) in order of row, then bucket.
 
-    Counted in a dense table of a few buckets above each row's least one, as wide as needed and as the samples pay for; what lies
-    beyond (a path's outliers) is sorted, which costs ten times as much a sample.
+    Counted in a dense table of the buckets above each row's least one, as wide as needed and as the samples pay for;
+    what lies beyond (a path's outliers) is sorted, which costs ten times as much a sample.
     """
     rows = len(least_ms)
     lowest = _bucket(least_ms)

@@ -1,9 +1,9 @@
 """Samples a second that one intake worker drains from a backlog, beside the same core code without Faust.
 
 A backlog of `SAMPLES` samples (24 agents, 20 targets each, a batch a second of theirs) is put on `probe-samples`. The
-yardstick is a bare confluent-kafka consumer that decodes, gathers and condenses by the same rule, and sends nothing. The
-worker is `proxima worker --stages intake`: it also sends every flush, has it confirmed, and commits. Its rate is read
-from the journal itself: append times of its first and last whole flush, and the samples in between.
+yardstick is a bare confluent-kafka consumer that decodes, gathers and condenses by the same rule, and sends nothing.
+The worker is `proxima worker --stages intake`: it also sends every flush, has it confirmed, and commits. Its rate is
+read from the journal itself: append times of its first and last whole flush, and the samples in between.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def run() -> Iterator[dict[str, Any]]:
             create_topics(cluster.bootstrap)
             sent = _fill(cluster.bootstrap, probes)
             yardstick = _bare(cluster.bootstrap, sent)
-            worker = _worker(cluster, logs, sent)
+            worker = _worker(cluster, logs)
+            assert worker["samples"] == sent, f"{worker['samples']} of {sent} samples are in the journal"
             yield {
                 "samples_a_message": probes,
                 "samples": sent,
@@ -155,47 +156,65 @@ def _bare(bootstrap: str, samples: int) -> float:
     return rate
 
 
-def _worker(cluster: KafkaCluster, logs: Path, samples: int) -> dict[str, float]:
+def _worker(cluster: KafkaCluster, logs: Path) -> dict[str, float]:
     env = {"PROXIMA_KAFKA__BOOTSTRAP": cluster.bootstrap}
     command = [sys.executable, "-m", "infra.cli", "worker", "--stages", "intake"]
-    journal = _Journal(cluster.bootstrap)
+    committed = _Committed(cluster.bootstrap)
     broker = psutil.Process(next(iter(cluster.pids.values())))
     with ChildProcess.start(command, name="intake", log_path=logs / "intake.log", env=env) as child:
         process = psutil.Process(child.pid)
-        wait_until(lambda: journal.read() > 0, 120, "the first flush", children=[child], poll_s=0.001)
-        before, broker_before, seen_before = process.cpu_times(), broker.cpu_times(), journal.samples
-        wait_until(lambda: journal.read() >= samples, 300, "the whole backlog", children=[child], poll_s=0.05)
+        wait_until(lambda: committed.share() > 0, 120, "the first commit", children=[child], poll_s=0.002)
+        share = committed.share()
+        before, broker_before = process.cpu_times(), broker.cpu_times()
+        wait_until(lambda: committed.share() >= 1, 300, "the whole backlog", children=[child], poll_s=0.05)
         after, broker_after = process.cpu_times(), broker.cpu_times()
-    millions = (samples - seen_before) / 1e6
+    journal = _Journal(cluster.bootstrap)  # read only now: it would compete for the cores
+    millions = journal.samples * (1 - share) / 1e6
     return {
         "rate": journal.rate(),
+        "samples": journal.samples,
         "flushes": len(journal.flushes),
         "worker_cpu": (after.user + after.system - before.user - before.system) / millions,
         "broker_cpu": (broker_after.user + broker_after.system - broker_before.user - broker_before.system) / millions,
     }
 
 
-class _Journal:
-    """What the worker has put into `observations` so far: (append time, samples) a flush."""
+class _Committed:
+    """How much of `probe-samples` the worker has committed."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "bench-journal", "enable.auto.commit": False}
-        )
-        self._consumer.assign([TopicPartition("observations", p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "proxima-intake"})
+        self._places = [TopicPartition("probe-samples", p) for p in range(PARTITIONS)]
+        # Taken before the worker's metronome adds Ticks.
+        self._end = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._places}
+
+    def share(self) -> float:
+        found = self._consumer.committed(self._places, timeout=10)
+        done = sum(min(max(p.offset, 0), self._end[p.partition]) for p in found)
+        return float(done / sum(self._end.values()))
+
+
+class _Journal:
+    """What the worker has put into `observations`: (append time, samples) a flush."""
+
+    def __init__(self, bootstrap: str) -> None:
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-journal", "enable.auto.commit": False})
+        places = [TopicPartition("observations", p, OFFSET_BEGINNING) for p in range(PARTITIONS)]
+        left = sum(consumer.get_watermark_offsets(p, timeout=10)[1] for p in places)
+        consumer.assign(places)
         self.flushes: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
         self.samples = 0
-
-    def read(self) -> int:
-        for message in self._consumer.consume(200, timeout=0.02):
-            found = decode(message.value(), Observation, Tick, EngineChanged)
-            if isinstance(found, Observation):
-                count = int(decode(found.body, PathPanes).columns()["outcomes"].sum())
-                flush = self.flushes[found.source.partition, found.source.first_offset]
-                flush[0] = max(flush[0], message.timestamp()[1])
-                flush[1] += count
-                self.samples += count
-        return self.samples
+        while left > 0:
+            for message in consumer.consume(200, timeout=0.1):
+                left -= 1
+                found = decode(message.value(), Observation, Tick, EngineChanged)
+                if isinstance(found, Observation):
+                    count = int(decode(found.body, PathPanes).columns()["outcomes"].sum())
+                    flush = self.flushes[found.source.partition, found.source.first_offset]
+                    flush[0] = max(flush[0], message.timestamp()[1])
+                    flush[1] += count
+                    self.samples += count
+        consumer.close()
 
     def rate(self) -> float:
         """Samples a second between the first flush and the last but one of each partition.

@@ -1,0 +1,245 @@
+"""The table of topics (`schemas/topics.py`) on a cluster: made from it, and held against it.
+
+Creating is safe to repeat: what is there already is compared with the table instead, because a topic with another
+number of partitions sends a primary's records elsewhere than every reader expects, and one with `CreateTime` takes
+time from agents' clocks. Neither can be mended behind an operator's back, so it is said, with every mistake at once.
+Replication is the cluster's business and is not compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from schemas.errors import KafkaUnavailableError
+from schemas.topics import TOPICS, Topic, named
+
+REACH_TIMEOUT_S: Final = 10.0
+CREATE_TIMEOUT_S: Final = 30.0
+# Replicas of a topic when the cluster has so many brokers: any one may die, and nothing confirmed is lost.
+REPLICATION_MAX: Final = 3
+
+_POLL_S: Final = 0.05
+_ANOTHER_MADE_IT: Final = KafkaError.TOPIC_ALREADY_EXISTS
+_NO_SUCH_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_SHOWN: Final = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
+# An operator may keep records longer or shorter than the table; this cannot differ without something breaking.
+_HELD: Final = ("cleanup.policy", "message.timestamp.type")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A row of the table beside what the cluster has: `mistakes` says in sentences where they differ."""
+
+    topic: Topic
+    name: str
+    exists: bool
+    topic_id: str = ""
+    partitions: int = 0
+    replication: int = 0
+    settings: Mapping[str, str] | None = None
+    mistakes: tuple[str, ...] = ()
+
+
+def create_topics(bootstrap: str, *, prefix: str = "", replication: int | None = None) -> list[str]:
+    """Create what the table has and the cluster has not; returns the names created, once they can be used.
+
+    `replication` None: 3, or as many as there are brokers. With 3, a write is confirmed once two have it.
+    Raises KafkaUnavailableError: no broker answers, the cluster refuses, or a topic that exists differs from the table.
+    """
+    admin = admin_client(bootstrap)
+    brokers = len(_metadata(admin, bootstrap).brokers)
+    copies = min(REPLICATION_MAX, brokers) if replication is None else replication
+    before = _describe(admin, bootstrap, prefix)
+    missing = [state for state in before if not state.exists]
+    created = []
+    if missing:
+        futures = admin.create_topics([_new_topic(s, copies) for s in missing], operation_timeout=CREATE_TIMEOUT_S)
+        created = [name for name, future in futures.items() if _was_created(name, future, bootstrap)]
+    _wait_usable(admin, bootstrap, [state.name for state in before])
+    differing = [m for state in _describe(admin, bootstrap, prefix) for m in state.mistakes]
+    if differing:
+        raise KafkaUnavailableError(
+            "topics differ from the table: " + "; ".join(differing),
+            where=bootstrap,
+            do="alter them with Kafka's own tools, or use another topic_prefix; partitions cannot be lowered",
+        )
+    return created
+
+
+def describe_topics(bootstrap: str, *, prefix: str = "") -> list[TopicState]:
+    """Every row of the table beside what the cluster has; raises KafkaUnavailableError when no broker answers."""
+    admin = admin_client(bootstrap)
+    _metadata(admin, bootstrap)
+    return _describe(admin, bootstrap, prefix)
+
+
+def topic_ids(bootstrap: str, names: Iterable[str]) -> dict[str, str]:
+    """Kafka's ids of topics, by name on the cluster (with prefix), written as Kafka's own tools write them.
+
+    Raises KafkaUnavailableError: no broker answers, or a topic does not exist.
+    """
+    admin = admin_client(bootstrap)
+    _metadata(admin, bootstrap)
+    wanted = list(names)
+    found = {name: _topic_id(d) for name, d in _descriptions(admin, bootstrap, wanted).items()}
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise KafkaUnavailableError(
+            f"no topic {', '.join(missing)}", where=bootstrap, do="create the topics with `proxima topics create`"
+        )
+    return found
+
+
+def admin_client(bootstrap: str, **settings: Any) -> AdminClient:
+    """A client that reports by exceptions alone. Keep a reference: a temporary's futures never resolve."""
+    quiet = {"log_level": 0, "error_cb": lambda _error: None}
+    return AdminClient({"bootstrap.servers": bootstrap, **quiet, **settings})
+
+
+def _new_topic(state: TopicState, copies: int) -> NewTopic:
+    settings = state.topic.settings()
+    if copies >= REPLICATION_MAX:
+        settings["min.insync.replicas"] = "2"
+    return NewTopic(state.name, num_partitions=state.topic.partitions, replication_factor=copies, config=settings)
+
+
+def _was_created(name: str, future: Any, bootstrap: str) -> bool:
+    """Whether we made it; false when somebody else was faster, which is as good."""
+    try:
+        future.result()
+    except KafkaException as error:
+        reason = error.args[0]
+        if reason.code() == _ANOTHER_MADE_IT:
+            return False
+        raise KafkaUnavailableError(
+            f"cannot create topic {name}: {reason.str()}",
+            where=bootstrap,
+            do="an operator with the right to create topics can run `proxima topics create`",
+        ) from None
+    return True
+
+
+def _wait_usable(admin: AdminClient, bootstrap: str, names: list[str]) -> None:
+    """Wait until every partition has a leader: right after the controller agreed, other brokers do not know yet."""
+    deadline = time.monotonic() + CREATE_TIMEOUT_S
+    while True:
+        found = _metadata(admin, bootstrap).topics
+        waiting = [n for n in names if n not in found or not _has_leaders(found[n])]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise KafkaUnavailableError(
+                f"topic {waiting[0]} has partitions without a leader after {CREATE_TIMEOUT_S:g} s",
+                where=bootstrap,
+                do="look whether all brokers are up",
+            )
+        time.sleep(_POLL_S)
+
+
+def _has_leaders(topic: Any) -> bool:
+    return topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
+
+
+def _describe(admin: AdminClient, bootstrap: str, prefix: str) -> list[TopicState]:
+    rows = {named(prefix, topic.name): topic for topic in TOPICS.values()}
+    descriptions = _descriptions(admin, bootstrap, list(rows))
+    settings = _settings(admin, bootstrap, list(descriptions))
+    return [
+        _state(topic, name, descriptions[name], settings[name])
+        if name in descriptions
+        else TopicState(topic, name, exists=False)
+        for name, topic in rows.items()
+    ]
+
+
+def _state(topic: Topic, name: str, description: Any, settings: Mapping[str, str]) -> TopicState:
+    partitions = len(description.partitions)
+    found: list[str] = []
+    if partitions != topic.partitions:
+        found.append(f"{name} has {partitions} partitions, not {topic.partitions}")
+    wanted = topic.settings()
+    for key in _HELD:
+        if not _same(settings.get(key, ""), wanted[key]):
+            found.append(f"{name} has {key}={settings.get(key)}, not {wanted[key]}")
+    if int(settings.get("max.message.bytes", 0)) < topic.max_message_bytes:
+        found.append(
+            f"{name} has max.message.bytes={settings.get('max.message.bytes')}, below {topic.max_message_bytes}"
+        )
+    return TopicState(
+        topic,
+        name,
+        exists=True,
+        topic_id=_topic_id(description),
+        partitions=partitions,
+        replication=min((len(p.replicas) for p in description.partitions), default=0),
+        settings=settings,
+        mistakes=tuple(found),
+    )
+
+
+def _same(left: str, right: str) -> bool:
+    """Lists of policies have no order: `delete,compact` is `compact,delete`."""
+    return sorted(left.split(",")) == sorted(right.split(","))
+
+
+def _topic_id(description: Any) -> str:
+    """librdkafka writes ids in plain base64; Kafka itself, and every other client, in the URL-safe alphabet."""
+    return str(description.topic_id).replace("+", "-").replace("/", "_").rstrip("=")
+
+
+def _descriptions(admin: AdminClient, bootstrap: str, names: list[str]) -> dict[str, Any]:
+    """What the cluster says about topics by name; those that it does not have are left out."""
+    asked = admin.describe_topics(TopicCollection(names), request_timeout=REACH_TIMEOUT_S)
+    found = {}
+    for name, future in asked.items():
+        description = _result(future, bootstrap, _NO_SUCH_TOPIC)
+        if description is not None:
+            found[name] = description
+    return found
+
+
+def _settings(admin: AdminClient, bootstrap: str, names: list[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    asked = admin.describe_configs(resources, request_timeout=REACH_TIMEOUT_S)
+    found = {}
+    for resource, future in asked.items():
+        entries = _result(future, bootstrap, ()) or {}
+        found[resource.name] = {key: entries[key].value for key in _SHOWN if key in entries}
+    return found
+
+
+def _result(future: Any, bootstrap: str, absent: tuple[int, ...]) -> Any:
+    """A future's result, None for an error that only means absence."""
+    try:
+        return future.result()
+    except KafkaException as error:
+        if error.args[0].code() in absent:
+            return None
+        raise _unavailable(error.args[0].str(), bootstrap) from None
+
+
+def _metadata(admin: AdminClient, bootstrap: str) -> Any:
+    return _reached(lambda: admin.list_topics(timeout=REACH_TIMEOUT_S), bootstrap)
+
+
+def _reached(ask: Callable[[], Any], bootstrap: str) -> Any:
+    try:
+        return ask()
+    except KafkaException as error:
+        raise _unavailable(error.args[0].str(), bootstrap) from None
+
+
+def _unavailable(what: str, bootstrap: str) -> KafkaUnavailableError:
+    return KafkaUnavailableError(
+        f"no broker answers: {what}",
+        where=bootstrap,
+        do="start it, or give another address with --bootstrap or PROXIMA_KAFKA__BOOTSTRAP",
+    )

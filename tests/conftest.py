@@ -1,0 +1,28 @@
+"""What all tests share: one real broker and one real Redis a session, ours or those that the environment names.
+
+They keep what earlier tests wrote, so a test takes topics, groups and keys of names that no other test has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from infra import redis
+from infra.kafka import cluster
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.Broker]:
+    """One broker; `.bootstrap` is its address. A test that kills brokers starts its own."""
+    with cluster.existing_or_started(log_dir=tmp_path_factory.mktemp("kafka-logs")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Store]:
+    """One server; `.url` is its address. A test that kills it starts its own."""
+    folder = tmp_path_factory.mktemp("redis")
+    with redis.existing_or_started(data_dir=folder, log_dir=folder) as server:
+        yield server

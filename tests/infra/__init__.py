@@ -1,0 +1,1 @@
+"""Tests of what starts and wires it all: child processes, brokers, stores, the command line."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
+from operator import attrgetter
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 import fastavro
@@ -175,14 +176,40 @@ def _known() -> Mapping[bytes, dict[str, Any]]:
     return known
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {name: _plain(getattr(value, name)) for name in _names(type(value))}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value] if value and not isinstance(value[0], str | bytes) else value
-    if isinstance(value, Mapping):
-        return {k: _plain(value[k]) for k in sorted(value)}
-    return value
+def _plain(record: Any) -> Any:
+    return _flattener(type(record))(record)
+
+
+@_once
+def _flattener(cls: Any) -> Callable[[Any], dict[str, Any]]:
+    """A function from `cls` to fastavro's dicts, built once: only nested records and maps cost more than a look."""
+    names = _names(cls)
+    values_of = attrgetter(*names) if len(names) > 1 else lambda record: (getattr(record, names[0]),)
+    hints = get_type_hints(cls)
+    nested = {name: flatten for name in names if (flatten := _flat(hints[name])) is not None}
+
+    def flatten(record: Any) -> dict[str, Any]:
+        plain = dict(zip(names, values_of(record), strict=True))
+        for name, flat in nested.items():
+            plain[name] = flat(plain[name])
+        return plain
+
+    return flatten
+
+
+def _flat(hint: Any) -> Callable[[Any], Any] | None:
+    if is_dataclass(hint):
+        return _flattener(hint)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Mapping:
+        return lambda mapping: dict(sorted(mapping.items()))  # the same record gives the same bytes
+    record = next((a for a in args if is_dataclass(a)), None)
+    if record is None:
+        return None
+    flatten = _flattener(record)
+    if origin is list:
+        return lambda items: [flatten(item) for item in items]
+    return lambda item: None if item is None else flatten(item)
 
 
 @_once

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 
-BENCHES = ("intake_speed", "tick_speed")
+BENCHES = ("intake_speed", "fold_speed")
 
 
 def main(names: list[str]) -> None:

@@ -186,7 +186,7 @@ def _flattener(cls: Any) -> Callable[[Any], dict[str, Any]]:
     names = _names(cls)
     values_of = attrgetter(*names) if len(names) > 1 else lambda record: (getattr(record, names[0]),)
     hints = get_type_hints(cls)
-    nested = {name: flatten for name in names if (flatten := _flat(hints[name])) is not None}
+    nested = {name: flat for name in names if (flat := _flat(hints[name])) is not None}
 
     def flatten(record: Any) -> dict[str, Any]:
         plain = dict(zip(names, values_of(record), strict=True))

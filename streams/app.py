@@ -120,7 +120,11 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust
                     if message.generation_id != app.consumer_generation_id:
                         continue  # fetched before a rebalance: whoever owns it now reads it again
                     record = JournalRecord(
-                        message.partition, message.offset, round(message.timestamp * 1000), message.key, message.value
+                        message.partition,
+                        message.offset,
+                        round(message.timestamp * 1000),
+                        message.key,
+                        message.value or b"",  # a tombstone is no record of ours, and gets its dead letter
                     )
                     await stage.take(names[message.topic], record)
         except Exception as error:
@@ -245,9 +249,9 @@ class FaustBroker:
             while await reader.position(tp) < end:
                 batch = await reader.getmany(tp, timeout_ms=500)
                 found += [
-                    JournalRecord(r.partition, r.offset, r.timestamp, r.key, r.value)
+                    JournalRecord(r.partition, r.offset, r.timestamp, r.key, r.value or b"")
                     for r in batch.get(tp, [])
-                    if r.offset < end and r.value is not None
+                    if r.offset < end
                 ]
                 if batch:
                     deadline_s = time.monotonic() + _READ_DEADLINE_S

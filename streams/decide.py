@@ -60,7 +60,9 @@ class Decide:
     async def take(self, topic: str, record: JournalRecord) -> None:
         """Gather, fold, publish."""
         place = Place(topic, record.partition)
-        p = self._partitions.get(place) or await self._open(place)
+        p = self._partitions.get(place)
+        if p is None or p.generation != self._broker.generation():  # opened while a rebalance was under way
+            p = await self._open(place)
         if record.offset < p.next_offset:
             return
         if record.offset > p.next_offset:
@@ -144,18 +146,12 @@ class Decide:
         tick = (now_ms - self._config.phase_ms) // self._config.tick_ms
         for place in owned:
             p = self._partitions.get(place)
-            if p is None:
-                if place not in self._partitions:
-                    await self._first_tick(place)
+            if p is None or p.generation != self._broker.generation():
+                await self._open(place)  # one that brings nothing has to be opened too, so that its time goes on
                 continue
             if p.ticked_at < tick and (p.appended_at_ms - self._config.phase_ms) // self._config.tick_ms < tick:
                 p.ticked_at = tick
                 await self._broker.send(JOURNAL, None, self._tick, place.partition)
-
-    async def _first_tick(self, place: Place) -> None:
-        """A partition that was assigned and brings nothing still has to be opened, so that its time goes on."""
-        if await self._broker.earliest(place) >= 0:
-            await self._open(place)
 
     async def stop(self) -> None:
         """A last round, so that the next owner has nothing to fold again."""

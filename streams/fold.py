@@ -43,6 +43,7 @@ from schemas.records import (
     Source,
     Tick,
 )
+from schemas.validate import mistakes
 from streams.core.engine import ENGINE_VERSION, FailoverEngine, Published
 from streams.core.state import from_columns, from_scalars, to_columns, to_scalars
 from streams.journal import JournalRecord
@@ -123,12 +124,15 @@ class JournalFold:
                 continue
             self._round.append(record)
             self.dead_letters += len(letters)
+            if letters:
+                self.snapshots()  # another failure soon after need not fold all this again
             return letters + outputs
 
     def gap(self, missing: int) -> None:
         """Records are gone from the broker for ever: every primary's next ranking says so."""
         for engine in self.engines.values():
             engine.gap(missing)
+        self.snapshots()  # it is no record: a rollback behind it would forget it
 
     def _again(self, record: JournalRecord, failure: _EngineFailedError) -> None:
         self._poison.add((record.offset, failure.primary))
@@ -139,16 +143,29 @@ class JournalFold:
     def _apply(self, record: JournalRecord) -> list[Output]:
         self.next_offset = record.offset + 1
         outputs = self._pass_time(record)
+        if (record.offset, None) in self._poison:
+            return outputs
+        try:
+            return outputs + self._fold(record)
+        except _EngineFailedError:
+            raise
+        except Exception as error:
+            raise _EngineFailedError(None, error) from error
+
+    def _fold(self, record: JournalRecord) -> list[Output]:
         try:
             content: Observation | Tick | EngineChanged = decode(record.value, Observation, Tick, EngineChanged)
             if isinstance(content, EngineChanged):
-                return outputs + self._engine_changed(content, record)
+                return self._engine_changed(content, record)
             if isinstance(content, Tick) or self._seen(content.source):
-                return outputs
+                return []
             body: Record = decode(content.body, *_BODIES)
         except CodecError as error:
-            return [*outputs, self._dead_letter(record, error.reason, error.what)]
-        return outputs + self._take(body, content, record)
+            return [self._dead_letter(record, error.reason, error.what)]
+        found = mistakes(body)
+        if found:  # intake lets none through: somebody else wrote this, or an older intake did
+            return [self._dead_letter(record, Reason.OUT_OF_RANGE, "; ".join(found[:5]))]
+        return self._take(body, content, record)
 
     def _pass_time(self, record: JournalRecord) -> list[Output]:
         if record.appended_at_ms > self.clock_ms:
@@ -165,8 +182,11 @@ class JournalFold:
         return [out for primary in sorted(self.engines) for out in self._evaluate(primary, edge_ms, record)]
 
     def _evaluate(self, primary: str, now_ms: int, record: JournalRecord) -> list[Output]:
-        published = self._guarded(primary, record, lambda e: e.tick(now_ms, self._observed_ms)) or []
-        return [Output(_TOPIC_OF[type(p)], primary.encode(), encode(p)) for p in published]
+        def published(engine: FailoverEngine) -> list[Output]:
+            decided = engine.tick(now_ms, self._observed_ms)
+            return [Output(_TOPIC_OF[type(p)], primary.encode(), encode(p)) for p in decided]
+
+        return self._guarded(primary, record, published) or []
 
     def _guarded(self, primary: str, record: JournalRecord, call: Callable[[FailoverEngine], Any]) -> Any:
         engine = self.engines[primary]
@@ -195,6 +215,8 @@ class JournalFold:
         if primary not in self.engines:
             return self._first_configuration(body, record)
         engine = self.engines[primary]
+        if record.offset < engine.skip_below:
+            return []
         letters: list[Output] = []
         now_ms, observed_ms = self.clock_ms, self._observed_ms
         at_once = False
@@ -262,7 +284,7 @@ class JournalFold:
     def _dead_letter(self, record: JournalRecord, reason: str, detail: str) -> Output:
         letter = DeadLetter(
             reason=str(reason),
-            detail=detail,
+            detail=detail[:1000].encode(errors="backslashreplace").decode(),
             source_topic=self._topic,
             source_partition=self.partition,
             source_offset=record.offset,
@@ -275,8 +297,8 @@ class JournalFold:
 
     def _fold_error(self, record: JournalRecord, failure: _EngineFailedError) -> Output:
         cause = failure.cause
-        detail = f"the engine of {failure.primary} raised {type(cause).__name__}: {cause}"
-        return self._dead_letter(record, Reason.FOLD_ERROR, detail[:1000])
+        who = f"the engine of {failure.primary}" if failure.primary is not None else "the fold"
+        return self._dead_letter(record, Reason.FOLD_ERROR, f"{who} raised {type(cause).__name__}: {cause}")
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 

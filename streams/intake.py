@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+import numpy as np
 
 from schemas.codec import decode, encode, read
 from schemas.config import Intake as IntakeConfig
@@ -27,13 +29,14 @@ from schemas.records import (
     BandwidthMeasurement,
     DeadLetter,
     Observation,
+    PathPanes,
     ProbeBatch,
     Reason,
     RegionCatalog,
     Source,
     Tick,
 )
-from schemas.topics import PARTITIONS, TOPICS, partition_of
+from schemas.topics import JOURNAL_BYTES_MAX, PARTITIONS, TOPICS, partition_of
 from schemas.validate import mistakes
 from streams.broker import Broker, Place
 from streams.core.panes import Flush, Rejected
@@ -46,6 +49,8 @@ JOURNAL: Final = "observations"
 _FORWARDED: Final = ("injected-metrics", "failover-config")
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
+_PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule
+_PATHS_MAX: Final = 10_000  # targets times methods of one message: each costs memory, though no sample points to it
 _SETTLING_MAX: Final = 8  # flushes of a partition that are sent and not committed yet
 
 
@@ -108,7 +113,9 @@ class Intake:
     async def take(self, topic: str, record: JournalRecord) -> None:
         """Gather, decide whether a flush ends, take in."""
         place = Place(topic, record.partition)
-        p = self._partitions.get(place) or await self._open(place)
+        p = self._partitions.get(place)
+        if p is None or p.generation != self._broker.generation():  # opened while a rebalance was under way
+            p = await self._open(place)
         if record.offset < p.next_offset:
             return
         if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
@@ -152,23 +159,18 @@ class Intake:
         p.originals[record.offset] = record
         try:
             content = decode(record.value, ProbeBatch, BandwidthMeasurement, AgentHealth, Tick)
-        except CodecError as error:
-            self._reject(p, Rejected(record.offset, Reason(error.reason), error.what))
-            return
-        if isinstance(content, ProbeBatch):
-            rejected = flush.add(content, record.offset, record.appended_at_ms)
-            if rejected is not None:
-                self._reject(p, rejected)
-            return
-        del p.originals[record.offset]
-        if isinstance(content, Tick):
-            return
-        found = _wrong(content, record, self._config.ahead_ms_max)
+            if isinstance(content, ProbeBatch):
+                found = _too_many_paths(content, record) or flush.add(content, record.offset, record.appended_at_ms)
+            else:
+                found = _wrong(content, record, self._config.ahead_ms_max)
+        except Exception as error:  # no record may stop a partition
+            found = _unreadable(record, error)
         if found is not None:
-            p.originals[record.offset] = record
             self._reject(p, found)
-        else:
-            p.aside.append((content, record.value))
+        elif not isinstance(content, ProbeBatch):
+            del p.originals[record.offset]
+            if not isinstance(content, Tick):
+                p.aside.append((content, record.value))
 
     def _reject(self, p: _Partition, rejected: Rejected) -> None:
         p.letters.append(_letter(SAMPLES, p.originals.pop(rejected.offset), rejected))
@@ -202,7 +204,7 @@ class Intake:
     def _parts(self, place: Place, p: _Partition, panes: dict[str, Any]) -> list[tuple[bytes, bytes, int]]:
         """(key, value, journal partition) of everything in the flush; parts are numbered within a journal partition."""
         bodies = [(content.primary_region, value) for content, value in p.aside]
-        bodies += [(primary, encode(body)) for primary, body in panes.items()]
+        bodies += [(primary, encode(piece)) for primary, body in panes.items() for piece in pieces(body, _PIECE_BYTES)]
         by_partition: dict[int, list[tuple[str, bytes]]] = {}
         for primary, body in bodies:
             by_partition.setdefault(partition_of(primary.encode(), PARTITIONS), []).append((primary, body))
@@ -228,10 +230,10 @@ class Intake:
         p.next_offset = record.offset + 1
         try:
             content = read(record.value, *TOPICS[place.topic].records)
-        except CodecError as error:
-            await self._dead_letter(place, p, record, Rejected(record.offset, Reason(error.reason), error.what))
-            return
-        found = _wrong(content, record, self._config.ahead_ms_max)
+            found = _wrong(content, record, self._config.ahead_ms_max)
+            body = b"" if found is not None else encode(content)
+        except Exception as error:  # no record may stop a partition
+            found = _unreadable(record, error)
         if found is not None:
             await self._dead_letter(place, p, record, found)
             return
@@ -243,7 +245,6 @@ class Intake:
             next_offset=p.next_offset,
             appended_at_ms=record.appended_at_ms,
         )
-        body = encode(content)
         if isinstance(content, RegionCatalog):
             observation = encode(Observation(None, source, body))
             for partition in range(self._broker.partitions(JOURNAL)):
@@ -315,11 +316,47 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
     return None
 
 
+def _unreadable(record: JournalRecord, error: Exception) -> Rejected:
+    """Whatever bytes can cause is the bytes' fault: JSON has integers beyond 64 bits, and text that is no UTF-8."""
+    if isinstance(error, CodecError):
+        return Rejected(record.offset, Reason(error.reason), error.what)
+    return Rejected(record.offset, Reason.OUT_OF_RANGE, f"cannot be taken in: {type(error).__name__}: {error}")
+
+
+def _too_many_paths(batch: ProbeBatch, record: JournalRecord) -> Rejected | None:
+    if len(batch.targets) * len(batch.methods) <= _PATHS_MAX:
+        return None
+    detail = (
+        f"{len(batch.targets)} targets by {len(batch.methods)} methods: more than {_PATHS_MAX} paths in one message"
+    )
+    return Rejected(record.offset, Reason.OUT_OF_RANGE, detail)
+
+
+def pieces(panes: PathPanes, bytes_max: int) -> Iterator[PathPanes]:
+    """The panes in records of at most `bytes_max` and a row: an outage's backlog, sent at once, is large.
+
+    Where it is cut follows from the panes alone, so that the same flush has the same parts again.
+    """
+    buckets = panes.columns()["buckets"].astype(np.int64)
+    rows, entries = len(buckets), int(buckets.sum())
+    width = {name: len(getattr(panes, name)) // max(rows, 1) for name in PathPanes.ROWS}
+    entry_width = {name: len(getattr(panes, name)) // max(entries, 1) for name in PathPanes.ENTRIES}
+    end_bytes = np.cumsum(sum(width.values()) + buckets * sum(entry_width.values()))
+    piece = end_bytes // bytes_max
+    starts = np.flatnonzero(np.diff(piece, prepend=-1))
+    entry_at = np.concatenate(([0], np.cumsum(buckets)))
+    for start, end in zip(starts, [*starts[1:], rows], strict=True):
+        cut = {name: getattr(panes, name)[start * size : end * size] for name, size in width.items()}
+        first, last = entry_at[start], entry_at[end]
+        cut |= {name: getattr(panes, name)[first * size : last * size] for name, size in entry_width.items()}
+        yield replace(panes, **cut)
+
+
 def _letter(topic: str, record: JournalRecord, why: Rejected) -> bytes:
     return encode(
         DeadLetter(
             reason=str(why.reason),
-            detail=why.detail[:1000],
+            detail=why.detail[:1000].encode(errors="backslashreplace").decode(),
             source_topic=topic,
             source_partition=record.partition,
             source_offset=record.offset,

@@ -9,7 +9,7 @@ Replication is the cluster's business and is not compared.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ CREATE_TIMEOUT_S: Final = 30.0
 REPLICATION_MAX: Final = 3
 
 _POLL_S: Final = 0.05
+_STEP_S: Final = 0.5
 _ANOTHER_MADE_IT: Final = KafkaError.TOPIC_ALREADY_EXISTS
 _NO_SUCH_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _SHOWN: Final = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
@@ -53,7 +54,7 @@ def create_topics(bootstrap: str, *, prefix: str = "", replication: int | None =
     Raises KafkaUnavailableError: no broker answers, the cluster refuses, or a topic that exists differs from the table.
     """
     admin = admin_client(bootstrap)
-    brokers = len(_metadata(admin, bootstrap).brokers)
+    brokers = len(metadata(admin, bootstrap).brokers)
     copies = min(REPLICATION_MAX, brokers) if replication is None else replication
     before = _describe(admin, bootstrap, prefix)
     missing = [state for state in before if not state.exists]
@@ -75,7 +76,7 @@ def create_topics(bootstrap: str, *, prefix: str = "", replication: int | None =
 def describe_topics(bootstrap: str, *, prefix: str = "") -> list[TopicState]:
     """Every row of the table beside what the cluster has; raises KafkaUnavailableError when no broker answers."""
     admin = admin_client(bootstrap)
-    _metadata(admin, bootstrap)
+    metadata(admin, bootstrap)
     return _describe(admin, bootstrap, prefix)
 
 
@@ -85,7 +86,7 @@ def topic_ids(bootstrap: str, names: Iterable[str]) -> dict[str, str]:
     Raises KafkaUnavailableError: no broker answers, or a topic does not exist.
     """
     admin = admin_client(bootstrap)
-    _metadata(admin, bootstrap)
+    metadata(admin, bootstrap)
     wanted = list(names)
     found = {name: _topic_id(d) for name, d in _descriptions(admin, bootstrap, wanted).items()}
     missing = [name for name in wanted if name not in found]
@@ -129,7 +130,7 @@ def _wait_usable(admin: AdminClient, bootstrap: str, names: list[str]) -> None:
     """Wait until every partition has a leader: right after the controller agreed, other brokers do not know yet."""
     deadline = time.monotonic() + CREATE_TIMEOUT_S
     while True:
-        found = _metadata(admin, bootstrap).topics
+        found = metadata(admin, bootstrap).topics
         waiting = [n for n in names if n not in found or not _has_leaders(found[n])]
         if not waiting:
             return
@@ -226,15 +227,20 @@ def _result(future: Any, bootstrap: str, absent: tuple[int, ...]) -> Any:
         raise _unavailable(error.args[0].str(), bootstrap) from None
 
 
-def _metadata(admin: AdminClient, bootstrap: str) -> Any:
-    return _reached(lambda: admin.list_topics(timeout=REACH_TIMEOUT_S), bootstrap)
+def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
+    """What brokers and topics there are, by an AdminClient or a Consumer; raises KafkaUnavailableError.
 
-
-def _reached(ask: Callable[[], Any], bootstrap: str) -> Any:
-    try:
-        return ask()
-    except KafkaException as error:
-        raise _unavailable(error.args[0].str(), bootstrap) from None
+    In short steps: Ctrl-C is not heard while librdkafka waits.
+    """
+    deadline = time.monotonic() + REACH_TIMEOUT_S
+    while True:
+        try:
+            return (
+                client.list_topics(topic, timeout=_STEP_S) if topic is not None else client.list_topics(timeout=_STEP_S)
+            )
+        except KafkaException as error:
+            if time.monotonic() >= deadline:
+                raise _unavailable(error.args[0].str(), bootstrap) from None
 
 
 def _unavailable(what: str, bootstrap: str) -> KafkaUnavailableError:

@@ -14,11 +14,11 @@ from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from infra.kafka.admin import REACH_TIMEOUT_S, metadata
 from schemas.errors import KafkaUnavailableError
 
 BEGINNING: Final = -1
 NOW: Final = 0
-REACH_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class TopicReader:
     def _places(self, topic: str, start: int) -> list[tuple[Any, int]]:
         """Where to begin in each partition, and where it ends now."""
         try:
-            partitions = self._consumer.list_topics(topic, timeout=REACH_TIMEOUT_S).topics[topic].partitions
+            partitions = metadata(self._consumer, self._bootstrap, topic).topics[topic].partitions
             if not partitions:
                 raise KafkaUnavailableError(
                     f"no topic {topic}", where=self._bootstrap, do="create the topics with `proxima topics create`"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from schemas.errors import KafkaUnavailableError
 from schemas.topics import TOPICS, Topic, named
@@ -131,7 +131,7 @@ def _wait_usable(admin: AdminClient, bootstrap: str, names: list[str]) -> None:
     deadline = time.monotonic() + CREATE_TIMEOUT_S
     while True:
         found = metadata(admin, bootstrap).topics
-        waiting = [n for n in names if n not in found or not _has_leaders(found[n])]
+        waiting = [n for n in names if n not in found or not _has_leaders(found[n])] or _not_led(admin, found, names)
         if not waiting:
             return
         if time.monotonic() > deadline:
@@ -145,6 +145,15 @@ def _wait_usable(admin: AdminClient, bootstrap: str, names: list[str]) -> None:
 
 def _has_leaders(topic: Any) -> bool:
     return topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
+
+
+def _not_led(admin: AdminClient, found: Any, names: list[str]) -> list[str]:
+    """Topics with a partition whose leader does not know yet that it is: metadata says so a moment too early."""
+    places = [TopicPartition(name, number) for name in names for number in found[name].partitions]
+    if not places:
+        return []
+    asked = admin.list_offsets({place: OffsetSpec.latest() for place in places})
+    return [place.topic for place, future in asked.items() if future.exception(CREATE_TIMEOUT_S) is not None]
 
 
 def _describe(admin: AdminClient, bootstrap: str, prefix: str) -> list[TopicState]:

@@ -1,0 +1,16 @@
+"""What starts and wires everything: the command line, Kafka from its own jars, the demo, the live view.
+
+    cli/               `proxima`: one module a command
+    kafka/             Apache Kafka from its jars, the topics on it, readers for people and tools
+    processes.py       child processes that do not outlive us
+    redis.py           a Redis server, ours or an existing one
+    worker.py          the supervisor of the stages
+    configuration.py   regions and failover configurations from files; apply.py puts them on the cluster
+    demo.py            the whole pipeline on one machine; observer.py measures it from outside
+    watch.py           the live view
+    doctor.py          what is missing here, and what to do
+    examples/          a commented configuration file for every role
+    compose.yaml       the same for those with containers, with Dockerfile
+
+May import everything; nothing imports infra.
+"""

@@ -18,8 +18,9 @@ def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
     values = np.asarray(values, np.float64)
     ordinary = np.isfinite(values) & (values != 0)
     magnitude = np.floor(np.log10(np.abs(np.where(ordinary, values, 1.0))))
-    # A power of ten below 1 has no exact float64: divide by the exact one where the value is large.
-    shift = (digits - 1) - magnitude
+    # A power of ten below 1 has no exact float64: divide by the exact one where the value is large. One above 1e308 has
+    # none at all: the last powers before 0 (a weight that faded for hours) keep fewer digits.
+    shift = np.minimum((digits - 1) - magnitude, 307)
     up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)
     return np.where(ordinary, np.rint(values * up / down) / up * down, values)
 
@@ -32,8 +33,9 @@ def proven_share(failed: Array, sent: Array, z: float = 1.645) -> Array:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = failed / sent
-        spread = z * np.sqrt(ratio * (1 - ratio) / sent + (z / (2 * sent)) ** 2)
-        low = (ratio + z * z / (2 * sent) - spread) / (1 + z * z / sent)
+    # Multiplied out by `sent`, which may have faded to next to nothing: no power of it may stand below the line.
+    spread = z * np.sqrt(failed * (1 - ratio) + z * z / 4)
+    low = (failed + z * z / 2 - spread) / (sent + z * z)
     return np.where(failed > 0, np.clip(low, 0.0, 1.0), ratio)
 
 

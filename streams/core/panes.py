@@ -263,6 +263,7 @@ class _PathTable:
         self.unique = np.array(unique)
 
     def by_primary(self, row_path: Array, condensed: dict[str, Array], pane_ms: int) -> dict[str, PathPanes]:
+        """Each primary's rows and entries, with tables of the names that they use; `row_path` (rows,) their paths."""
         keys = list(self.keys)
         primaries = list(dict.fromkeys(k[0] for k in keys))
         path_primary = np.array([primaries.index(k[0]) for k in keys])

@@ -1,0 +1,126 @@
+"""The house keeps its rooms: who may import what, that no folder escapes the import contracts, and that things say
+what they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("schemas", "streams", "producers", "sinks", "infra")
+
+# What only one file (or folder) may import.
+SOLE_IMPORTERS = {
+    "faust": "streams/app.py",
+    "mode": "streams/app.py",
+    "aiokafka": "streams/app.py",
+    "avro": "schemas/codec.py",
+    "fastavro": "schemas/codec.py",
+    "river": "streams/core/prediction.py",
+    "networkx": "streams/core/graph.py",
+    "scapy": "producers/probes/",
+}
+PURE_FORBIDS = {"time", "random", "asyncio", "socket", "threading", "subprocess", "os", "logging", "datetime", "uuid"}
+PICKLES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+
+
+def modules(*folders: str) -> Iterator[tuple[str, ast.Module]]:
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_every_folder_with_python_is_known_to_the_import_contracts() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    known = set(settings["tool"]["importlinter"]["root_packages"])
+    here = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert here == known == set(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    assert known | {"tests"} == set(settings["tool"]["mypy"]["packages"])
+
+
+def test_no_python_lies_in_a_folder_without_a_package() -> None:
+    for name, _ in modules(*PACKAGES):
+        assert (ROOT / name).parent.joinpath("__init__.py").exists(), f"{name} is in no package: no contract sees it"
+
+
+@pytest.mark.parametrize(("library", "place"), SOLE_IMPORTERS.items())
+def test_a_library_is_imported_in_one_place(library: str, place: str) -> None:
+    importers = [name for name, tree in modules(*PACKAGES) if library in imported(tree)]
+    assert [i for i in importers if not i.startswith(place)] == []
+
+
+def test_in_producers_only_the_publisher_knows_the_kafka_client() -> None:
+    importers = [name for name, tree in modules("producers") if "confluent_kafka" in imported(tree)]
+    assert importers == ["producers/publisher.py"]
+
+
+def test_the_core_imports_no_clock_chance_network_or_log() -> None:
+    for name, tree in modules("streams/core"):
+        assert imported(tree) & PURE_FORBIDS == set(), name
+
+
+def test_nothing_unpickles() -> None:
+    for name, tree in modules(*PACKAGES):
+        assert imported(tree) & PICKLES == set(), name
+
+
+def test_every_module_says_what_it_is() -> None:
+    missing = [name for name, tree in modules(*PACKAGES, "tests") if not ast.get_docstring(tree)]
+    assert [name for name in missing if not name.endswith("__init__.py") or not name.startswith("tests/")] == []
+
+
+def test_every_public_function_of_the_contracts_and_the_core_has_a_docstring() -> None:
+    missing = [
+        f"{name}:{node.name}"
+        for name, tree in modules("schemas", "streams")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+        and not _short(node)
+        and not _overrides(node)
+        and not _nested(tree, node)
+    ]
+    assert missing == []
+
+
+def _overrides(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A method that a protocol describes: `streams/broker.py` says what it does."""
+    protocol = ast.parse((ROOT / "streams/broker.py").read_text())
+    return node.name in {n.name for n in ast.walk(protocol) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def _short(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A property or method of one statement, whose name says it."""
+    return len(node.body) == 1
+
+
+def _nested(tree: ast.Module, node: ast.AST) -> bool:
+    return any(
+        node in ast.walk(outer) and node is not outer
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+def test_the_lock_pins_everything_by_hash_and_names_no_index() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    requirements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
+    assert requirements
+    assert lock.count("--hash=sha256:") >= len(requirements)

@@ -10,3 +10,13 @@
 
 Imports nothing of ours. Everything else meets here, and on Kafka.
 """
+
+import os
+import sys
+
+# Same journal, same bytes, also on another processor of the family: NumPy picks its loops by what the processor has,
+# and AVX-512's exp and log differ from the rest in the last bit. It reads these once, when it is imported first, and
+# whoever computes anything here imports schemas first. It costs no speed that could be measured.
+if "numpy" not in sys.modules:
+    os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4 AVX512_ICL AVX512_SPR")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

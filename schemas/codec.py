@@ -17,6 +17,7 @@ import json
 import struct
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
@@ -122,7 +123,9 @@ def from_plain(cls: type[R], plain: Mapping[str, Any]) -> R:
     mistakes: list[str] = []
     record = _strict(cls, plain, "", mistakes)
     if mistakes:
-        raise CodecError(Reason.OUT_OF_RANGE, "; ".join(mistakes))
+        # JSON can spell lone surrogates, which no UTF-8 can: quoted as they are, they would spoil the dead letter too.
+        what = "; ".join(mistakes).encode(errors="backslashreplace").decode()
+        raise CodecError(Reason.OUT_OF_RANGE, what)
     return record  # type: ignore[no-any-return]
 
 
@@ -252,14 +255,25 @@ def _strict(hint: Any, value: Any, where: str, mistakes: list[str]) -> Any:
     if origin is list and isinstance(value, list):
         return [_strict(args[0], item, f"{where}[{i}]", mistakes) for i, item in enumerate(value)]
     if origin is not None and origin is not list and isinstance(value, dict):
-        return {k: _strict(args[1], item, f"{where}.{k}", mistakes) for k, item in value.items()}
+        return {
+            _strict(str, k, f"a name in {where}", mistakes): _strict(args[1], item, f"{where}.{k}", mistakes)
+            for k, item in value.items()
+        }
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        with suppress(OverflowError):
+            return float(value)
+    elif type(value) is hint and _can_be_written(value):  # exactly: true is an int too
         return value
-    wanted = {float: "a number", int: "a whole number", str: "a string"}.get(hint, "a list or an object")
+    wanted = {float: "a number", int: "a whole number of 64 bits", str: "a string"}.get(hint, "a list or an object")
     mistakes.append(f"{where or 'the value'} is {json.dumps(value, default=str)[:60]}, not {wanted}")
     return value
+
+
+def _can_be_written(value: Any) -> bool:
+    """JSON's whole numbers have no end, and its strings may hold half a character: Avro has neither."""
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return not isinstance(value, str) or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _strict_record(cls: type[Any], value: Any, where: str, mistakes: list[str]) -> Any:

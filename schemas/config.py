@@ -40,7 +40,7 @@ class Kafka(Section):
 
     bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
     topic_prefix: str = Field(
-        "", pattern=r"[a-zA-Z0-9._-]{0,100}", description="a whole second pipeline beside the first"
+        "", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="a whole second pipeline beside the first"
     )
 
 
@@ -173,12 +173,23 @@ def _override(merged: dict[str, Any], role: type[RoleConfig], environment: Mappi
             continue
         table = merged.setdefault(section, {})
         if isinstance(table, dict):
-            table[key] = _value(text)
+            table[key] = _value(text, _wanted(role, section, key))
 
 
-def _value(text: str) -> Any:
-    """A variable's text as TOML would read it, so that lists and numbers work; else as it stands."""
+def _value(text: str, wanted: Any) -> Any:
+    """A variable's text as TOML would read it, so that lists and numbers work; else as it stands.
+
+    Where text is wanted, what looks like a number or a date is text: a worker may be called 7.
+    """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if wanted is str and not isinstance(value, str) else value
+
+
+def _wanted(role: type[RoleConfig], section: str, key: str) -> Any:
+    """The type of a section's field; None when there is none, which validation will say."""
+    table = role.model_fields[section].annotation
+    fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
+    return fields[key].annotation if key in fields else None

@@ -108,14 +108,20 @@ class Decide:
         earliest = await self._broker.earliest(place)
         lost = min(earliest, end) - p.next_offset
         if lost > 0:
-            if p.records or p.fold.engines:  # a journal that begins later than 0 has lost nothing that we knew
-                p.fold.gap(lost)
             p.next_offset = min(earliest, end)
+            if p.fold.engines:  # a journal that begins later than 0 has lost nothing that we knew
+                p.fold.gap(p.next_offset, await self._sequences(place))
+                await self._round(place, p)  # no journal tells of it: whoever comes next shall not find it again
         for missed in await self._broker.read(place, p.next_offset, end):
             await self._one(place, p, missed)
 
     async def _announce_engine(self, place: Place) -> None:
         """The snapshots are another engine version's: the journal says so, with the numbers reached so far."""
+        change = encode(EngineChanged(ENGINE_VERSION, await self._sequences(place)))
+        await (await self._broker.send(JOURNAL, None, change, place.partition))
+
+    async def _sequences(self, place: Place) -> dict[str, int]:
+        """Highest sequence published of each primary of a partition."""
         highest: dict[str, int] = {}
         for record in await self._broker.read(Place("failover-rankings", place.partition)):
             try:
@@ -123,8 +129,7 @@ class Decide:
             except CodecError:
                 continue
             highest[ranking.primary_region] = max(ranking.sequence, highest.get(ranking.primary_region, 0))
-        change = encode(EngineChanged(ENGINE_VERSION, highest))
-        await (await self._broker.send(JOURNAL, None, change, place.partition))
+        return highest
 
     async def _round(self, place: Place, p: _Partition) -> None:
         """Outputs, primaries, the partition's own, commit: each confirmed before the next begins."""

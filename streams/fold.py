@@ -17,7 +17,7 @@ begins at its offset rebuilds catalogue, clock and watermarks exactly as each pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,11 +64,11 @@ class Output:
 
 
 class _EngineFailedError(Exception):
-    """An engine raised; `primary` None: the partition's own part did."""
+    """An engine raised; `primary` None: the partition's own part did. `passing`: at a tick's edge, not by the record."""
 
-    def __init__(self, primary: str | None, cause: Exception) -> None:
+    def __init__(self, primary: str | None, cause: Exception, *, passing: bool = False) -> None:
         super().__init__(primary, cause)
-        self.primary, self.cause = primary, cause
+        self.primary, self.cause, self.passing = primary, cause, passing
 
 
 class JournalFold:
@@ -88,7 +88,7 @@ class JournalFold:
         self._tick_ms, self._phase_ms, self._engine = tick_ms, phase_ms, engine
         self._base: list[Snapshot] = []
         self._round: list[JournalRecord] = []
-        self._poison: set[tuple[int, str | None]] = set()
+        self._poison: set[tuple[int, str | None, bool]] = set()  # offset, primary, at a tick's edge
         self.dead_letters = 0
         self._forget()
 
@@ -128,14 +128,19 @@ class JournalFold:
                 self.snapshots()  # another failure soon after need not fold all this again
             return letters + outputs
 
-    def gap(self, missing: int) -> None:
-        """Records are gone from the broker for ever: every primary's next ranking says so."""
-        for engine in self.engines.values():
-            engine.gap(missing)
+    def gap(self, next_offset: int, sequences: Mapping[str, int]) -> None:
+        """Records below `next_offset` are gone from the broker for ever: every primary's next ranking says so.
+
+        Its number is above those of `sequences`, the highest published: what the lost records made cannot be made again.
+        """
+        self.next_offset = next_offset
+        for primary, engine in self.engines.items():
+            if engine.skip_below < next_offset:
+                engine.gap(sequences.get(primary, 0))
         self.snapshots()  # it is no record: a rollback behind it would forget it
 
     def _again(self, record: JournalRecord, failure: _EngineFailedError) -> None:
-        self._poison.add((record.offset, failure.primary))
+        self._poison.add((record.offset, failure.primary, failure.passing))
         self._load(self._base)
         for before in self._round:
             self._apply(before)
@@ -143,7 +148,7 @@ class JournalFold:
     def _apply(self, record: JournalRecord) -> list[Output]:
         self.next_offset = record.offset + 1
         outputs = self._pass_time(record)
-        if (record.offset, None) in self._poison:
+        if (record.offset, None, False) in self._poison:
             return outputs
         try:
             return outputs + self._fold(record)
@@ -179,23 +184,26 @@ class JournalFold:
         edge_ms = tick * self._tick_ms + self._phase_ms
         if first:
             return []
-        return [out for primary in sorted(self.engines) for out in self._evaluate(primary, edge_ms, record)]
+        primaries = sorted(self.engines)
+        return [out for primary in primaries for out in self._evaluate(primary, edge_ms, record, passing=True)]
 
-    def _evaluate(self, primary: str, now_ms: int, record: JournalRecord) -> list[Output]:
+    def _evaluate(self, primary: str, now_ms: int, record: JournalRecord, *, passing: bool = False) -> list[Output]:
         def published(engine: FailoverEngine) -> list[Output]:
             decided = engine.tick(now_ms, self._observed_ms)
             return [Output(_TOPIC_OF[type(p)], primary.encode(), encode(p)) for p in decided]
 
-        return self._guarded(primary, record, published) or []
+        return self._guarded(primary, record, published, passing=passing) or []
 
-    def _guarded(self, primary: str, record: JournalRecord, call: Callable[[FailoverEngine], Any]) -> Any:
+    def _guarded(
+        self, primary: str, record: JournalRecord, call: Callable[[FailoverEngine], Any], *, passing: bool = False
+    ) -> Any:
         engine = self.engines[primary]
-        if record.offset < engine.skip_below or (record.offset, primary) in self._poison:
+        if record.offset < engine.skip_below or (record.offset, primary, passing) in self._poison:
             return None
         try:
             return call(engine)
         except Exception as error:  # whatever it is, it is deterministic: that record, that engine
-            raise _EngineFailedError(primary, error) from error
+            raise _EngineFailedError(primary, error, passing=passing) from error
 
     def _seen(self, source: Source) -> bool:
         """Whether it was folded before; parts of a flush count only in order, so that none is skipped unnoticed."""
@@ -213,7 +221,7 @@ class JournalFold:
             return self._take_catalogue(body, record)
         primary = observation.primary_region or ""
         if primary not in self.engines:
-            return self._first_configuration(body, record)
+            return self._first_configuration(body, primary, record)
         engine = self.engines[primary]
         if record.offset < engine.skip_below:
             return []
@@ -251,14 +259,14 @@ class JournalFold:
                 self._guarded(primary, record, lambda e: e.catalogue_changed(self._catalogue))
         return []
 
-    def _first_configuration(self, body: Record, record: JournalRecord) -> list[Output]:
+    def _first_configuration(self, body: Record, primary: str, record: JournalRecord) -> list[Output]:
         if not isinstance(body, FailoverConfiguration):
-            detail = f"{getattr(body, 'primary_region', 'its primary')} has no failover configuration"
+            detail = f"{primary or 'its primary'} has no failover configuration"
             return [self._dead_letter(record, Reason.UNKNOWN_REGION, detail)]
         if body.based_on != 0:
             detail = f"based_on is {body.based_on}, and {body.primary_region} has no configuration yet"
             return [self._dead_letter(record, Reason.OUT_OF_RANGE, detail)]
-        if (record.offset, body.primary_region) in self._poison:
+        if (record.offset, body.primary_region, False) in self._poison:
             return []
         try:
             self.engines[body.primary_region] = self._engine(body, self._catalogue)

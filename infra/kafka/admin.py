@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from schemas.errors import KafkaUnavailableError
 from schemas.topics import TOPICS, Topic, named
 
-REACH_TIMEOUT_S: Final = 10.0
+REACH_TIMEOUT_S: Final = 5.0
 CREATE_TIMEOUT_S: Final = 30.0
 # Replicas of a topic when the cluster has so many brokers: any one may die, and nothing confirmed is lost.
 REPLICATION_MAX: Final = 3

@@ -122,8 +122,6 @@ class FailoverEngine:
         bandwidth, self._bandwidth = self._bandwidth, np.full(len(new), np.nan)
         for before, after in place.items():
             self._bandwidth[after] = bandwidth[before]
-        if self._hold.target not in new:
-            self._hold = HoldDown()
         self.catalogue_changed(catalogue)
 
     def catalogue_changed(self, catalogue: Catalogue) -> None:
@@ -140,10 +138,10 @@ class FailoverEngine:
             great_circle_km(home.latitude, home.longitude, latitude, longitude) if home else np.zeros(len(regions))
         )
 
-    def gap(self, missing: int) -> None:
-        """Journal records are gone for ever; the next ranking says so."""
-        if missing:
-            self._events.append(Event.GAP)
+    def gap(self, highest_sequence: int) -> None:
+        """Journal records are gone for ever; the next ranking says so, above the numbers that were reached with them."""
+        self._events.append(Event.GAP)
+        self.sequence = max(self.sequence, highest_sequence)
 
     # -- deciding ---------------------------------------------------------------------------------------------------
 
@@ -264,7 +262,7 @@ class FailoverEngine:
         target = self._hold.target
         reason_of = dict(zip(ranked.regions, ranked.reasons, strict=True))
         if target is None:
-            why = "no candidate is known to be alive" if signal is Signal.TARGET_LOST else "too little fresh data"
+            why = "too little fresh data" if ranked.mode is Mode.THIN else "no candidate is known to be alive"
             return f"nowhere: {why}"
         if signal is Signal.DWELL_OVER and before in reason_of:
             return (

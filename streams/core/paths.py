@@ -2,7 +2,8 @@
 
 A *view* is one agent's picture of one target. Its averages are exponential in event time: a pane counts with
 exp(-age / tau) whenever it arrives, so an outage's backlog changes the past and not the present, and the order in
-which panes arrive changes nothing.
+which panes arrive changes no average. Two things depend on what had arrived: delay variation is measured from the least
+delay known by then, and an answer that comes late forgives the failures after it too.
 
 Two clocks: agents' clocks only order panes. Staleness is measured in *observed* time, journal time in which records
 arrived at all; when nothing reached us, nobody concludes that a path fell silent.

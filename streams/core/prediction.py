@@ -76,12 +76,14 @@ class Predictor:
         measured = ~np.isnan(m.latency_ms) & (m.age_ms <= policy.stale_after_ms) & ~self._disrupted
         features = np.full((len(regions), len(FEATURES)), np.nan)
         if measured.any():
+            # Panes count whole microseconds, a shorter one is 0, and its logarithm would spoil the model for ever.
+            fast, slow = np.maximum(m.fast_latency_ms, 1e-3), np.maximum(m.slow_latency_ms, 1e-3)
             rows = np.column_stack(
                 (
                     np.log1p(self._recent),
                     np.log1p(np.nan_to_num(m.delay_variation_ms)),
                     np.nan_to_num(m.fast_loss_ratio),
-                    np.log(np.where(measured, m.fast_latency_ms / m.slow_latency_ms, 1.0)),
+                    np.log(np.where(measured, fast / slow, 1.0)),
                     np.nan_to_num(m.loss_ratio),
                 )
             )

@@ -176,7 +176,8 @@ def _order_confidence(order: list[int], eligible: Array, score: Array, m: PathMe
     if len(order) < 2 or not eligible[order[1]]:
         return 1.0 if eligible[order[0]] else 0.0
     pair = np.array(order[:2])
-    relative = np.nan_to_num(m.delay_variation_ms[pair] / m.latency_ms[pair]) / 1.645
+    latency_ms = np.maximum(m.latency_ms[pair], 1e-3)  # panes count whole microseconds: a shorter one is 0
+    relative = np.nan_to_num(m.delay_variation_ms[pair] / latency_ms) / 1.645
     deviation = relative / np.sqrt(np.maximum(m.samples[pair], 1.0)) + (1.0 - m.confidence[pair])
     spread = float(np.sqrt((deviation**2).sum()))
     lead = float(np.log(score[pair[0]] / score[pair[1]]))

@@ -1,0 +1,65 @@
+"""What several commands share: where Kafka is, and how facts are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from schemas.config import ClientConfig
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Kafka's address, before PROXIMA_KAFKA__BOOTSTRAP and the file; else 127.0.0.1:9092.",
+        show_default=False,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="TOML file with [kafka] and [redis].", show_default=False),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(metavar="PREFIX", help="Of a second pipeline's topics, as its topic_prefix.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+
+
+def client_config(bootstrap: str | None, config: Path | None, prefix: str | None = None) -> ClientConfig:
+    """Where Kafka and Redis are: an option wins over the environment, the environment over the file."""
+    from schemas.config import ClientConfig, load  # noqa: PLC0415 - pydantic is slow to load
+
+    found = load(ClientConfig, config)
+    given = {}
+    if bootstrap is not None:
+        given["bootstrap"] = bootstrap
+    if prefix is not None:
+        if not re.fullmatch(r"[a-zA-Z0-9._-]{0,100}", prefix):
+            raise typer.BadParameter(f"{prefix!r} cannot begin a topic's name", param_hint="--prefix")
+        given["topic_prefix"] = prefix
+    return found.model_copy(update={"kafka": found.kafka.model_copy(update=given)})
+
+
+def say(text: str) -> None:
+    """One line on stdout, at once: who reads us through a pipe should not wait for a buffer to fill."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def say_json(value: Any) -> None:
+    """One JSON value on one line."""
+    say(json.dumps(value, allow_nan=False))
+
+
+def log_to_stderr() -> None:
+    """For commands that run as services: what happens, with its time, on stderr."""
+    import logging  # noqa: PLC0415 - services alone log
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

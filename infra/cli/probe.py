@@ -1,0 +1,35 @@
+"""`proxima probe`: one probe agent, until it is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.cli._options import log_to_stderr
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(probe)
+
+
+def probe(
+    config: Annotated[
+        Path, typer.Option(metavar="FILE", help="TOML file; infra/examples/probe.toml is one, commented.")
+    ],
+) -> None:
+    """Ask the failover regions of one region, and publish what comes back.
+
+    It runs until SIGTERM or Ctrl-C, and then sends what it still has. While Kafka is away it keeps asking, and keeps
+    the newest measurements.
+
+    \b
+    Example:
+      proxima probe --config probe.toml
+    """
+    from producers.agent import run  # noqa: PLC0415
+    from schemas.config import ProbeConfig, load  # noqa: PLC0415
+
+    log_to_stderr()
+    run(load(ProbeConfig, config))

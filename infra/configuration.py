@@ -1,0 +1,190 @@
+"""Regions and failover configurations: from a file onto `failover-config`, and what became of them.
+
+A file (TOML, or JSON of the same structure) has a catalogue (`version`, `[[regions]]`), `[[configurations]]`, or both;
+one configuration may also stand alone at the top. Configurations change by compare-and-set, judged where all decisions
+are: a configuration is accepted if it is `based_on` the version in force. A file that says neither `version` nor
+`based_on` means "after whatever is in force when it is applied"; one that says them is protected against an edit by
+somebody else in between.
+
+`read_draft` finds every mistake at once: what a mistake hides (a record that cannot be built is not judged any
+further) is replaced by a stand-in, and the rest is judged too.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from schemas.codec import from_plain, to_plain
+from schemas.errors import CodecError, ConfigError
+from schemas.records import FailoverConfiguration, RegionCatalog
+from schemas.validate import mistakes
+
+_TOP: Final = ("version", "regions", "configurations")
+# Takes the place of what is missing or of a wrong type; no mistake about it is told.
+_STAND_IN: Final = "stand-in"
+_STAND_INS: Final[Mapping[str, Any]] = {
+    "primary_region": f"{_STAND_IN}-primary",
+    "potential_failover_regions": [_STAND_IN],
+    "region_id": _STAND_IN,
+    "latitude": 0.0,
+    "longitude": 0.0,
+    "regions": [],
+    "version": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a file asks for; a version of 0 is to be found when it is applied."""
+
+    catalogue: RegionCatalog | None = None
+    configurations: list[FailoverConfiguration] = field(default_factory=list)
+
+
+def read_draft(path: Path) -> Draft:
+    """The file's catalogue and configurations; raises ConfigError with every mistake and its place."""
+    draft, found = checked(_parsed(path))
+    if found:
+        raise ConfigError(found, where=str(path))
+    return draft
+
+
+def checked(plain: Any) -> tuple[Draft, list[str]]:
+    """What a parsed file asks for, as far as it can be understood, and every mistake in it."""
+    if not isinstance(plain, dict):
+        return Draft(), ["the file is no table (in JSON: no object)"]
+    if "primary_region" in plain or "potential_failover_regions" in plain:
+        configuration, found = _judged(FailoverConfiguration, plain, "")
+        return Draft(None, [configuration] if configuration else []), found
+    found = [f"{key} is unknown: a file has {', '.join(_TOP)}" for key in plain if key not in _TOP]
+    catalogue = None
+    if "regions" in plain or "version" in plain:
+        stated = {key: plain[key] for key in ("version", "regions") if key in plain}
+        catalogue, more = _judged(RegionCatalog, stated, "")
+        found += more
+    given = plain.get("configurations", [])
+    if not isinstance(given, list):
+        given, found = [], [*found, "configurations is no list: write [[configurations]]"]
+    configurations = []
+    for number, stated in enumerate(given):
+        configuration, more = _judged(FailoverConfiguration, stated, f"configurations[{number}]")
+        found += more
+        if configuration is not None:
+            configurations.append(configuration)
+    if not any(key in plain for key in ("regions", "configurations")):
+        found.append("there is neither a region nor a configuration in it")
+    return Draft(catalogue, configurations), found + _across(catalogue, configurations)
+
+
+def in_force(records: Iterable[FailoverConfiguration]) -> FailoverConfiguration | None:
+    """Of one primary's configurations, in the order of the topic, the one that compare-and-set leaves in force."""
+    found: FailoverConfiguration | None = None
+    for record in records:
+        if not mistakes(record) and record.based_on == (found.version if found is not None else 0):
+            found = record
+    return found
+
+
+def numbered(record: FailoverConfiguration, current: FailoverConfiguration | None) -> FailoverConfiguration:
+    """With a version after the current one, if the file left that open; the current one itself if it says the same."""
+    if record.version:
+        return record
+    version = current.version if current is not None else 0
+    same = replace(record, version=version, based_on=current.based_on if current is not None else 0)
+    return same if same == current else replace(record, version=version + 1, based_on=version)
+
+
+def as_toml(record: FailoverConfiguration | RegionCatalog) -> str:
+    """The record as a file that can be edited and applied; a policy's defaults are written out."""
+    plain = to_plain(record)
+    if isinstance(record, RegionCatalog):
+        return f"version = {record.version}\n" + "".join(f"\n[[regions]]\n{_lines(r)}" for r in plain["regions"])
+    tables = {name: plain.pop(name) for name in ("weights", "policy")}
+    text = "[[configurations]]\n" + _lines(plain)
+    return text + "".join(f"\n[configurations.{name}]\n{_lines(table)}" for name, table in tables.items() if table)
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    # What json writes of strings, numbers and lists of strings is TOML too.
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        text = path.read_text()
+        return json.loads(text) if path.suffix == ".json" or text.lstrip()[:1] == "{" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(["there is no such file"], where=str(path)) from None
+    except (OSError, ValueError, RecursionError) as error:  # both decoders' errors are ValueErrors
+        raise ConfigError([str(error)], where=str(path)) from None
+
+
+def _judged(cls: type[Any], stated: Any, where: str) -> tuple[Any, list[str]]:
+    """The record, None if it cannot be built, and its mistakes: those of type first, then those of sense."""
+    if not isinstance(stated, dict):
+        return None, [f"{where} is no table"]
+    plain = copy.deepcopy(stated)
+    open_version = "version" not in plain
+    if open_version:
+        plain["version"] = plain["based_on"] + 1 if isinstance(plain.get("based_on"), int) else 1
+    found: list[str] = []
+    for _ in range(4):  # removing what is wrong may leave something missing
+        try:
+            record = from_plain(cls, plain)
+        except CodecError as error:
+            wrong = error.what.split("; ")
+            found += wrong if not found else []
+            for mistake in wrong:
+                _mend(plain, mistake)
+            continue
+        senseless = [m for m in mistakes(record) if _STAND_IN not in m]
+        found += senseless
+        if open_version and "based_on" not in plain:
+            record = replace(record, version=0)
+        return (record if not found else None), [f"{where}.{m}" if where else m for m in found]
+    return None, [f"{where}.{m}" if where else m for m in found]
+
+
+def _mend(plain: dict[str, Any], mistake: str) -> None:
+    """Take away what `mistake` (of `codec.from_plain`: its place comes first) is about, or put a stand-in there."""
+    place, _, what = mistake.partition(" is ")
+    steps: list[str | int] = [int(n) if n else name for name, n in re.findall(r"([^.\[\]]+)|\[(\d+)\]", place)]
+    at: Any = plain
+    try:
+        for step in steps[:-1]:
+            at = at[step]
+        last = steps[-1]
+        if what == "missing":
+            at[last] = copy.deepcopy(_STAND_INS.get(str(last)))
+        elif isinstance(at, list):
+            at[int(last)] = {"region_id": _STAND_IN, "latitude": 0.0, "longitude": 0.0} if at is plain.get("regions") \
+                else _STAND_IN  # fmt: skip
+        else:
+            del at[last]
+    except (LookupError, TypeError, ValueError):
+        return
+
+
+def _across(catalogue: RegionCatalog | None, configurations: list[FailoverConfiguration]) -> list[str]:
+    """What only the whole file shows."""
+    primaries = [c.primary_region for c in configurations]
+    found = [
+        f"configurations: {p} is configured twice" for p in sorted({p for p in primaries if primaries.count(p) > 1})
+    ]
+    if catalogue is None:
+        return found
+    known = {region.region_id for region in catalogue.regions}
+    for c in configurations:
+        if c.primary_region not in known:
+            found.append(f"configurations: {c.primary_region} is none of the regions")
+        for region in c.potential_failover_regions:
+            if region not in known and region not in c.weights:
+                found.append(f"configurations: {c.primary_region}: {region} is none of the regions, and has no weight")
+    return found

@@ -1,0 +1,82 @@
+"""Where a record goes that a sink cannot read: the topic `dead-letters`, with the reason and the original bytes.
+
+A dead letter is part of having handled a record, so it is confirmed by the brokers before the record's offset is
+committed. After a crash between the two it is sent again; its source place tells that it is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from confluent_kafka import Producer
+
+from schemas.codec import encode
+from schemas.errors import DeliveryError
+from schemas.records import DeadLetter
+from schemas.topics import TOPICS, named
+
+CONFIRM_TIMEOUT_S: Final = 10.0
+
+
+class DeadLetters:
+    """A producer for `dead-letters` alone, made at the first letter: most runs have none."""
+
+    def __init__(self, bootstrap: str, prefix: str = "") -> None:
+        self._bootstrap = bootstrap
+        self._topic = named(prefix, "dead-letters")
+        self._producer: Any = None
+        self._unconfirmed: dict[int, DeadLetter] = {}
+        self._sent = 0
+
+    def send(self, letter: DeadLetter) -> None:
+        """Send it; `confirm` says whether it arrived."""
+        number, self._sent = self._sent, self._sent + 1
+        self._unconfirmed[number] = letter
+        self._produce(number, letter)
+
+    def confirm(self) -> None:
+        """Wait until the brokers have every letter; raises DeliveryError if not, and may be asked again."""
+        if not self._unconfirmed:
+            return
+        waiting = self._producer.flush(CONFIRM_TIMEOUT_S)
+        if not self._unconfirmed:
+            return
+        if not waiting:  # given up by the producer, not just slow
+            for number, letter in list(self._unconfirmed.items()):
+                self._produce(number, letter)
+        raise DeliveryError(
+            f"{len(self._unconfirmed)} dead letters are not confirmed",
+            where=f"{self._topic} at {self._bootstrap}",
+            do="look whether the topic exists and may be written to",
+        )
+
+    def _produce(self, number: int, letter: DeadLetter) -> None:
+        if self._producer is None:
+            self._producer = Producer(_settings(self._bootstrap))
+
+        def on_delivery(error: Any, _message: Any) -> None:
+            if error is None:
+                self._unconfirmed.pop(number, None)
+
+        while True:
+            try:
+                self._producer.produce(
+                    self._topic, value=encode(letter), key=letter.source_topic.encode(), on_delivery=on_delivery
+                )
+            except BufferError:  # the queue is full: let some go
+                self._producer.poll(0.1)
+            else:
+                return
+
+
+def _settings(bootstrap: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2_random",  # librdkafka's default is not Java's
+        "message.max.bytes": TOPICS["dead-letters"].max_message_bytes,
+        "linger.ms": 1,
+        "log_level": 0,
+        "error_cb": lambda _error: None,
+    }

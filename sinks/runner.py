@@ -1,0 +1,375 @@
+"""The consumer loop that every sink runs in, and what a sink has to be.
+
+    poll -> decode -> drop what was handled -> Sink.add -> (nothing more comes, or enough) Sink.flush -> commit
+
+An offset is committed only after the flush that covers it, so whatever dies, nothing is lost; a record may come again,
+and a sink must not mind. While a store is down the batch is kept, the partitions are paused, and the loop goes on
+polling: the group membership lives, memory stays bounded, and the tries grow further apart. Readable records that
+were handled before (a `sequence` at or below the last) are dropped; unreadable ones become dead letters.
+
+Some stores forget what they had confirmed: a Redis killed with `kill -9` comes back without its last second, or
+empty. So a store may keep its own position beside the data (`Sink.assigned`), and then that is where reading
+goes on, however far the group's committed offset is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.codec import decode, read
+from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
+from schemas.records import DeadLetter, FailoverRanking, Record
+from schemas.topics import TOPICS, named
+from sinks.dead_letters import DeadLetters
+
+log = logging.getLogger(__name__)
+
+Place = tuple[str, int]  # a topic's name on the cluster, and a partition
+
+RETRY_MS_MIN: Final = 50
+IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
+# How often a store is asked whether it still has everything when there is nothing to write.
+CHECK_EVERY_S: Final = 2.0
+COMMIT_EVERY_S: Final = 0.2
+_NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Where a record stood."""
+
+    topic: str
+    partition: int
+    offset: int
+    appended_at_ms: int
+    key: bytes | None
+
+    @property
+    def place(self) -> Place:
+        return self.topic, self.partition
+
+
+class Sink(Protocol):
+    """A target of records. One thread calls it; every call may be repeated after a failure."""
+
+    topics: Sequence[str]
+    """What it takes, by the names of the table."""
+
+    def add(self, record: Any, meta: Meta) -> None:
+        """Take a record into the batch, without I/O; raises CodecError for one that the target cannot hold."""
+
+    def skip(self, meta: Meta) -> None:  # noqa: ARG002
+        """This place is done too, and nothing of it belongs in the batch."""
+        return  # most stores have no position to note it in
+
+    def flush(self) -> Collection[Place]:
+        """Write the batch, so that it would survive our death, and start another; also called with an empty one.
+
+        Returns the places whose records the store turns out to have lost after it had confirmed them: `assigned` will
+        be asked again where it stands now.
+        Raises StoreUnavailableError: the batch is kept, and written at the next call.
+        """
+
+    def assigned(self, places: Sequence[Place]) -> Mapping[Place, int]:  # noqa: ARG002 - for those that have one
+        """These places, and no others, are ours now; returns where the store's own position in each of them is.
+
+        A place that is not returned goes on at the group's committed offset: right for every store that keeps what
+        it has confirmed. Raises StoreUnavailableError.
+        """
+        return {}
+
+    def close(self) -> None:
+        """Let go of the target."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run did, for logs and tests."""
+
+    taken: int = 0
+    repeated: int = 0
+    dead_letters: int = 0
+    flushes: int = 0
+    outages: int = 0
+    rewinds: int = 0
+
+
+class SinkRunner:
+    """One sink on its topics. `run` blocks until `stop` is called, from a signal handler or another thread."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        bootstrap: str,
+        name: str,
+        prefix: str = "",
+        batch_max: int = 500,
+        linger_ms: int = 50,
+        retry_ms_max: int = 2000,
+    ) -> None:
+        """`name` gives the consumer group, `proxima-sink-NAME`: sinks of one name share the work on one store."""
+        self.counts = Counts()
+        self._sink, self._name, self._bootstrap = sink, name, bootstrap
+        self._batch_max, self._linger_s, self._retry_s_max = batch_max, linger_ms / 1000, retry_ms_max / 1000
+        self._topics = {named(prefix, topic): TOPICS[topic] for topic in sink.topics}
+        self._consumer: Any = Consumer(_settings(bootstrap, f"{prefix}proxima-sink-{name}", self._on_commit))
+        self._letters = DeadLetters(bootstrap, prefix)
+        self._stop = threading.Event()
+        self._waiting = 0  # records since the last flush
+        self._waiting_since_s = 0.0
+        self._worked_at_s = self._committed_at_s = 0.0
+        self._down_since_s: float | None = None
+        self._pause_s = 0.0  # until the next try, while the store is down
+        self._owned: set[Place] = set()
+        self._unplaced: set[Place] = set()  # of these: the store has yet to say where it stands
+        self._next: dict[Place, int] = {}  # offset after the last record taken
+        self._flushed: dict[Place, int] = {}  # ... that the store has
+        self._committed: dict[Place, int] = {}
+        self._sequences: dict[Place, dict[str, tuple[int, int]]] = {}
+
+    def stop(self) -> None:
+        """Flush, commit and leave the group, soon."""
+        self._stop.set()
+
+    def run(self) -> Counts:
+        """Consume until stopped. Raises KafkaUnavailableError: a right is missing, or the client gave up."""
+        self._consumer.subscribe(
+            list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            while not self._stop.is_set():
+                more = self._take(self._consumer.poll(self._wait_s()))
+                if self._is_due(more=more):
+                    self._work()
+                self._commit_sometimes()
+        finally:
+            self._consumer.close()  # takes our partitions away first: `_on_revoke` flushes and commits
+            self._sink.close()
+        return self.counts
+
+    # -- what comes in
+
+    def _take(self, message: Any) -> bool:
+        """Whether there was a record."""
+        if message is None:
+            return False
+        if message.error() is not None:
+            self._fault(message.error())
+            return False
+        meta = Meta(message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key())
+        if not self._waiting:
+            self._waiting_since_s = time.monotonic()
+        self._waiting += 1
+        self.counts.taken += 1
+        if not self._is_added(message.value(), meta):
+            self._sink.skip(meta)
+        self._next[meta.place] = meta.offset + 1
+        return True
+
+    def _is_added(self, value: bytes | None, meta: Meta) -> bool:
+        if value is None:  # a tombstone: Kafka's compaction is told to forget
+            return False
+        topic = self._topics[meta.topic]
+        try:
+            record: Record = (read if topic.takes_json else decode)(value, *topic.records)
+            if isinstance(record, FailoverRanking) and self._was_handled(record, meta.place):
+                self.counts.repeated += 1
+                return False
+            self._sink.add(record, meta)
+        except CodecError as error:
+            self._bury(value, meta, error)
+            return False
+        return True
+
+    def _was_handled(self, ranking: FailoverRanking, place: Place) -> bool:
+        """Whether a ranking of the primary with this sequence or a higher one came before: a subscriber drops it."""
+        seen = self._sequences.setdefault(place, {})
+        sequence, decided_at_ms = seen.get(ranking.primary_region, (0, 0))
+        if ranking.sequence > sequence:
+            seen[ranking.primary_region] = ranking.sequence, ranking.decided_at_ms
+            return False
+        if ranking.decided_at_ms > decided_at_ms:
+            log.warning("%s: a later decision has sequence %d, after %d: numbers went back, it is dropped",
+                        ranking.primary_region, ranking.sequence, sequence)  # fmt: skip
+            seen[ranking.primary_region] = sequence, ranking.decided_at_ms
+        return True
+
+    def _bury(self, value: bytes, meta: Meta, error: CodecError) -> None:
+        self.counts.dead_letters += 1
+        log.warning("dead letter: %s, partition %d, offset %d: %s", meta.topic, meta.partition, meta.offset, error.what)
+        self._letters.send(
+            DeadLetter(
+                reason=error.reason,
+                detail=error.what,
+                source_topic=meta.topic,
+                source_partition=meta.partition,
+                source_offset=meta.offset,
+                appended_at_ms=meta.appended_at_ms,
+                found_by=self._name,
+                original=value,
+                original_key=meta.key,
+            )
+        )
+
+    def _fault(self, error: Any) -> None:
+        if error.code() in _NO_RIGHT or error.fatal():
+            raise KafkaUnavailableError(
+                error.str(), where=self._bootstrap, do="grant READ on the sink's topics and on its group"
+            )
+        log.info("Kafka: %s", error.str())  # librdkafka goes on by itself
+
+    # -- what goes out
+
+    def _wait_s(self) -> float:
+        """How long polling may block: not at all while a batch waits for more."""
+        if self._down_since_s is not None:
+            return min(max(self._worked_at_s + self._pause_s - time.monotonic(), 0.0), IDLE_POLL_S)
+        return 0.0 if self._waiting else IDLE_POLL_S
+
+    def _is_due(self, *, more: bool) -> bool:
+        """Under load batches fill up by themselves while the store writes; without load nobody should wait for one."""
+        now_s = time.monotonic()
+        if self._down_since_s is not None:
+            return now_s >= self._worked_at_s + self._pause_s
+        if self._waiting:
+            return not more or self._waiting >= self._batch_max or now_s >= self._waiting_since_s + self._linger_s
+        return bool(self._unplaced) or now_s >= self._worked_at_s + CHECK_EVERY_S
+
+    def _work(self) -> None:
+        """One try at everything that may fail; afterwards the store has what was taken, or is known to be down."""
+        if self._flush() and self._unplaced:
+            try:
+                self._place()
+            except StoreUnavailableError as error:
+                self._is_down(error)
+
+    def _flush(self) -> bool:
+        """Whether the store has all that was taken."""
+        self._worked_at_s = time.monotonic()
+        try:
+            lost = self._sink.flush()
+            self._letters.confirm()
+        except (StoreUnavailableError, DeliveryError) as error:
+            self._is_down(error)
+            return False
+        self._is_up()
+        self._waiting = 0
+        self.counts.flushes += 1
+        self._flushed.update(self._next)
+        for place in self._owned.intersection(lost):
+            log.warning("%s, partition %d: the store has lost what it had confirmed; it is read again", *place)
+            self.counts.rewinds += 1
+            self._forget(place)
+            self._unplaced.add(place)
+        return True
+
+    def _is_down(self, error: StoreUnavailableError | DeliveryError) -> None:
+        if self._down_since_s is None:
+            self._down_since_s = time.monotonic()
+            self.counts.outages += 1
+            log.error("%d records wait: %s", self._waiting, error)
+        # Paused, not left alone: who does not poll loses the group membership, who polls gets more records.
+        self._consumer.pause(self._consumer.assignment())
+        self._pause_s = min(max(2 * self._pause_s, RETRY_MS_MIN / 1000), self._retry_s_max)
+
+    def _is_up(self) -> None:
+        if self._down_since_s is not None:
+            log.warning("the store is back after %.1f s", time.monotonic() - self._down_since_s)
+            self._down_since_s, self._pause_s = None, 0.0
+            self._consumer.resume(self._consumer.assignment())
+
+    # -- where it reads
+
+    def _place(self) -> None:
+        """Read on where the store stands, else where we stand, else where the group does."""
+        stands = self._sink.assigned(sorted(self._owned))
+        self._consumer.assign([_at(place, stands.get(place, self._next.get(place))) for place in sorted(self._owned)])
+        self._unplaced.clear()
+
+    def _on_assign(self, _consumer: Any, partitions: Sequence[Any]) -> None:
+        # The assignor is an eager one: what it gives is everything that we have.
+        self._owned = {(p.topic, p.partition) for p in partitions}
+        self._unplaced = set(self._owned)
+        self._worked_at_s = time.monotonic()
+        try:
+            self._place()
+        except StoreUnavailableError as error:
+            self._consumer.assign(partitions)
+            self._is_down(error)
+
+    def _on_revoke(self, _consumer: Any, partitions: Sequence[Any]) -> None:
+        if self._flush():
+            self._commit(wait=True)
+        self._on_lost(_consumer, partitions)
+
+    def _on_lost(self, _consumer: Any, _partitions: Sequence[Any]) -> None:
+        for place in self._owned:
+            self._forget(place)
+        self._owned, self._unplaced = set(), set()
+
+    def _forget(self, place: Place) -> None:
+        for known in (self._next, self._flushed, self._committed, self._sequences):
+            known.pop(place, None)
+
+    def _commit_sometimes(self) -> None:
+        """Not after every flush: at a low rate that is every record, and each costs the group's coordinator a write."""
+        now_s = time.monotonic()
+        if self._flushed != self._committed and now_s >= self._committed_at_s + COMMIT_EVERY_S:
+            self._committed_at_s = now_s
+            self._commit(wait=False)
+
+    def _commit(self, *, wait: bool) -> None:
+        """Commit what the store has; a commit that fails is made good by the next."""
+        offsets = [
+            TopicPartition(*place, offset)
+            for place, offset in self._flushed.items()
+            if self._committed.get(place) != offset
+        ]
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        except KafkaException as error:
+            log.info("not committed: %s", error.args[0].str())
+
+    def _on_commit(self, error: Any, offsets: Sequence[Any]) -> None:
+        if error is not None:
+            log.info("not committed: %s", error.str())
+            return
+        for done in offsets:
+            place = done.topic, done.partition
+            if done.error is None and place in self._flushed:
+                self._committed[place] = done.offset
+
+
+def _at(place: Place, offset: int | None) -> Any:
+    """A place to read from: None is where the group stands, 0 whatever is the oldest that is kept."""
+    if offset is None:
+        return TopicPartition(*place, OFFSET_INVALID)
+    return TopicPartition(*place, offset if offset > 0 else OFFSET_BEGINNING)
+
+
+def _settings(bootstrap: str, group: str, on_commit: Any) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "partition.assignment.strategy": "range",
+        # After a kill -9 another instance goes on so soon.
+        "session.timeout.ms": 10_000,
+        "heartbeat.interval.ms": 3_000,
+        # librdkafka waits a second by default before it fetches on when its queue was full.
+        "fetch.queue.backoff.ms": 5,
+        "on_commit": on_commit,
+        "log_level": 0,
+        "error_cb": lambda error: log.info("Kafka: %s", error.str()),
+    }

@@ -1,0 +1,187 @@
+"""What is wrong with a record from outside: everything at once, in sentences, the same for every reader."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import encode
+from schemas.records import (
+    RECORDS,
+    AgentHealth,
+    BandwidthMeasurement,
+    DeadLetter,
+    FailoverConfiguration,
+    InjectedMetric,
+    Outcome,
+    Policy,
+    ProbeBatch,
+    Region,
+    RegionCatalog,
+)
+from schemas.validate import METRICS, REGION_ID, columns_mistakes, mistakes, policy_mistakes
+from tests.schemas.strategies import any_record, record_of
+
+INJECTED = InjectedMetric("eu-west-1", "us-east-1", "latency_ms", 12.5, "cdn-logs", 1_700_000_000_000)
+CONFIGURED = FailoverConfiguration("eu-west-1", ["us-east-1", "ap-south-1"], 2, weights={"us-east-1": 0.5}, based_on=1)
+CATALOGUE = RegionCatalog(1, [Region("eu-west-1", 53.0, -6.0), Region("us-east-1", 38.0, -77.0)])
+BANDWIDTH = BandwidthMeasurement("a/1", "eu-west-1", "us-east-1", 1_700_000_000_000, 1e9, 0.1, 72_000)
+HEALTH = AgentHealth("a/1", "eu-west-1", 1_700_000_000_000, 0.0, 0, 0)
+
+
+def batch(probes: int = 3, **changed: Any) -> ProbeBatch:
+    columns: dict[str, Any] = {
+        "target_index": [0] * probes, "method_index": [0] * probes, "sent_offset_ms": [1.0] * probes,
+        "rtt_ms": [9.0] * probes, "outcome": [0] * probes, "code": [0] * probes,
+    }  # fmt: skip
+    made = ProbeBatch.of(agent_id="a/1", primary_region="eu-west-1", started_at_ms=1, targets=["us-east-1"],
+                         methods=["icmp"], **columns)  # fmt: skip
+    return replace(made, **changed)
+
+
+@pytest.mark.parametrize(
+    "record", [INJECTED, CONFIGURED, CATALOGUE, BANDWIDTH, HEALTH, batch()], ids=lambda r: type(r).__name__
+)
+def test_a_good_record_has_no_mistake(record: Any) -> None:
+    assert mistakes(record) == []
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(any_record())
+def test_any_record_that_can_be_decoded_can_be_judged_and_the_verdict_can_be_written(record: Any) -> None:
+    found = mistakes(record)
+    encode(DeadLetter("OUT_OF_RANGE", "; ".join(found), "t", 0, 0, 0, "x", b""))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_judging_twice_says_the_same(name: str) -> None:
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(record_of(name))
+    def holds(record: Any) -> None:
+        assert mistakes(record) == mistakes(record)
+
+    holds()
+
+
+@given(st.text(max_size=70))
+def test_a_region_id_is_what_the_contract_says(text: str) -> None:
+    allowed = "abcdefghijklmnopqrstuvwxyz0123456789-"
+    good = 1 <= len(text) <= 63 and set(text) <= set(allowed) and text[0] != "-"
+    assert bool(REGION_ID.fullmatch(text)) == good
+    assert (mistakes(replace(INJECTED, target_region=text)) == []) == good
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@given(value=st.floats())
+def test_a_metric_is_good_exactly_within_its_range(metric: str, value: float) -> None:
+    low, high = METRICS[metric]
+    good = low <= value <= high and (metric != "healthy" or value in (0.0, 1.0))
+    assert (mistakes(replace(INJECTED, metric=metric, value=value)) == []) == good
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"metric": "mood"}, "metric 'mood' is unknown"),
+        ({"source": ""}, "source"),
+        ({"source": "a b"}, "source"),
+        ({"ttl_ms": 0}, "ttl_ms is 0"),
+        ({"ttl_ms": 86_400_001}, "ttl_ms"),
+        ({"observed_at_ms": -1}, "observed_at_ms"),
+        ({"primary_region": "EU"}, "primary_region 'EU' is no region id"),
+        ({"value": math.nan}, "latency_ms is nan"),
+    ],
+)
+def test_each_mistake_of_an_injected_metric_is_said(change: dict[str, Any], said: str) -> None:
+    found = mistakes(replace(INJECTED, **change))
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_all_mistakes_are_said_at_once() -> None:
+    wrong = InjectedMetric("EU", "US", "latency_ms", -1.0, "", -1, 0)
+    assert len(mistakes(wrong)) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"potential_failover_regions": []}, "is empty"),
+        ({"potential_failover_regions": ["eu-west-1", "us-east-1"]}, "cannot be its own failover region"),
+        ({"potential_failover_regions": ["us-east-1", "us-east-1"]}, "us-east-1 is given twice"),
+        ({"weights": {"mars": 0.5}}, "weights has mars"),
+        ({"weights": {"us-east-1": 0.0}}, "weight of us-east-1"),
+        ({"weights": {"us-east-1": 1.5}}, "weight of us-east-1"),
+        ({"version": 0, "based_on": 0}, "version is not above 0"),
+        ({"based_on": 2}, "based_on 2 is not below version 2"),
+        ({"based_on": -1}, "based_on -1"),
+    ],
+)
+def test_each_mistake_of_a_configuration_is_said(change: dict[str, Any], said: str) -> None:
+    assert any(said in m for m in mistakes(replace(CONFIGURED, **change)))
+
+
+def test_the_default_policy_is_good_and_every_number_in_it_is_judged() -> None:
+    assert policy_mistakes(Policy()) == []
+    for field in fields(Policy):
+        wrong: tuple[Any, ...] = (math.nan, math.inf, -1.0) if field.type == "float" else (-1,)
+        for value in wrong:
+            changed: dict[str, Any] = {field.name: value}
+            assert any(field.name in m for m in policy_mistakes(replace(Policy(), **changed))), field.name
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("latency_good_ms", "latency_bad_ms"), ("loss_good_ratio", "loss_bad_ratio"),
+     ("delay_variation_good_ms", "delay_variation_bad_ms"), ("bandwidth_bad_bps", "bandwidth_good_bps")],
+)  # fmt: skip
+def test_good_and_bad_the_wrong_way_round_are_found(good: str, bad: str) -> None:
+    p = Policy()
+    other_way: dict[str, Any] = {good: getattr(p, bad), bad: getattr(p, good)}
+    swapped = replace(p, **other_way)
+    assert policy_mistakes(swapped) == [f"policy.{good} must be above 0 and below policy.{bad}"]
+
+
+def test_a_catalogue_names_its_double_and_impossible_regions() -> None:
+    found = mistakes(RegionCatalog(0, [Region("a", 91.0, 0.0), Region("a", 0.0, -181.0), Region("b", 0, 0, "", 2.0)]))
+    for said in ("version", "a is given twice", "latitude is 91", "longitude is -181", "capacity_ratio is 2"):
+        assert any(said in m for m in found), said
+
+
+@given(st.sampled_from(sorted(ProbeBatch.COLUMNS)), st.integers(0, 30))
+def test_columns_of_different_lengths_are_found_and_never_an_exception(column: str, length: int) -> None:
+    wrong = batch(3, **{column: bytes(length)})
+    width = {"<u2": 2, "u1": 1, "<f4": 4}[ProbeBatch.COLUMNS[column]]
+    assert (columns_mistakes(wrong) == []) == (length == 3 * width)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.binary(max_size=12), min_size=6, max_size=6))
+def test_any_bytes_in_columns_are_judged_without_an_exception(columns: list[bytes]) -> None:
+    mistakes(batch(1, **dict(zip(ProbeBatch.COLUMNS, columns, strict=True))))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("target_index", [1], "beyond the 1 targets"),
+        ("method_index", [1], "beyond the 1 methods"),
+        ("outcome", [len(Outcome)], "outcome 6 is unknown"),
+        ("sent_offset_ms", [-1.0], "sent_offset_ms"),
+        ("sent_offset_ms", [float("nan")], "sent_offset_ms"),
+        ("sent_offset_ms", [600_001.0], "sent_offset_ms"),
+    ],
+)
+def test_a_sample_that_points_nowhere_is_found(column: str, values: list[float], said: str) -> None:
+    wrong = batch(1, **{column: np.asarray(values, ProbeBatch.COLUMNS[column]).tobytes()})
+    assert any(said in m for m in mistakes(wrong))
+
+
+def test_an_empty_batch_is_no_batch() -> None:
+    assert mistakes(batch(0)) == ["the batch is empty"]

@@ -1,0 +1,1 @@
+"""Of the stream processor: its pure core, and the stages around it."""

@@ -6,7 +6,8 @@
     redis.py           a Redis server, ours or an existing one
     worker.py          the supervisor of the stages
     configuration.py   regions and failover configurations from files; apply.py puts them on the cluster
-    demo.py            the whole pipeline on one machine; observer.py measures it from outside
+    pipeline.py        the whole pipeline on one machine; observer.py measures it from outside
+    demo.py            both, with a live view
     watch.py           the live view
     doctor.py          what is missing here, and what to do
     examples/          a commented configuration file for every role

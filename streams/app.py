@@ -275,6 +275,7 @@ class FaustBroker:
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 max_partition_fetch_bytes=JOURNAL_BYTES_MAX,
+                fetch_max_wait_ms=20,  # reading back ends at a partition's end, and must not wait there for more
             )
             await self._reader.start()
         tp = self._tp(place)

@@ -64,7 +64,7 @@ class Output:
 
 
 class _EngineFailedError(Exception):
-    """An engine raised; `primary` None: the partition's own part did. `passing`: at a tick's edge, not by the record."""
+    """An engine raised (`primary` None: the fold itself), at a tick's edge (`passing`) or by the record."""
 
     def __init__(self, primary: str | None, cause: Exception, *, passing: bool = False) -> None:
         super().__init__(primary, cause)
@@ -131,7 +131,7 @@ class JournalFold:
     def gap(self, next_offset: int, sequences: Mapping[str, int]) -> None:
         """Records below `next_offset` are gone from the broker for ever: every primary's next ranking says so.
 
-        Its number is above those of `sequences`, the highest published: what the lost records made cannot be made again.
+        Its number is above `sequences`, the highest published: what lost records made cannot be made again.
         """
         self.next_offset = next_offset
         for primary, engine in self.engines.items():

@@ -139,7 +139,7 @@ class FailoverEngine:
         )
 
     def gap(self, highest_sequence: int) -> None:
-        """Journal records are gone for ever; the next ranking says so, above the numbers that were reached with them."""
+        """Journal records are gone for ever; the next ranking says so, above the numbers reached with them."""
         self._events.append(Event.GAP)
         self.sequence = max(self.sequence, highest_sequence)
 

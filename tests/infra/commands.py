@@ -24,7 +24,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 
-def proxima(*arguments: str | Path, stdout: int = subprocess.PIPE, **variables: str) -> Run:
+def proxima(*arguments: str | Path, stdout: Any = subprocess.PIPE, **variables: Any) -> Run:
     """Run a command to its end."""
     argv = [*PROXIMA, *map(str, arguments)]
     return subprocess.run(

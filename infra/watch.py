@@ -96,23 +96,36 @@ def overview(view: View, now_ms: int, width: int = _PIPED_WIDTH) -> RenderableTy
     if not view.rankings:
         return Text("no ranking yet: is there a configuration, and a worker? `proxima doctor` looks", style="yellow")
     wide = width >= _WIDE
+    rows = [_row(r, view.changes[primary], now_ms, wide=wide) for primary, r in sorted(view.rankings.items())]
     table = Table(box=None, pad_edge=False, header_style="dim", show_header=wide)
-    for title in _OVERVIEW_COLUMNS if wide else ("",) * 3:
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
-    for primary, ranking in sorted(view.rankings.items()):
-        change = view.changes[primary]
-        mode = Text(ranking.mode, style=_MODE_STYLES.get(ranking.mode, ""))
-        advice = Text(ranking.advice, style=_ADVICE_STYLES.get(ranking.advice, ""))
-        target = Text(ranking.target_region or "none", style="bold" if ranking.target_region else "bold red")
-        age = _age(ranking, now_ms)
-        order = Text(_order(ranking.candidates))
-        why = Text(f"{_ago(now_ms - change.decided_at_ms)} ago: {change.reason}")
-        cells: tuple[Text, ...] = (Text(primary), mode, advice, target, age, order, why)
-        if not wide:
-            first = Text("\n").join((cells[0], Text(" ").join((mode, advice))))
-            cells = first, Text("\n").join((target, age)), Text("\n").join((order, why))
-        table.add_row(*cells, style="dim" if is_stale(ranking, now_ms) else "")
+    titles = _OVERVIEW_COLUMNS if wide else ("",) * len(rows[0][0])
+    fixed = len(titles) - (2 if wide else 1)  # what gives way in a narrow terminal is the order, and why
+    for number, title in enumerate(titles):
+        longest = max(len(line) for cells, _ in rows for line in cells[number].plain.split("\n"))
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=longest if number < fixed else None)
+    for cells, style in rows:
+        table.add_row(*cells, style=style)
     return table
+
+
+def _row(ranking: FailoverRanking, change: FailoverRanking, now_ms: int, *, wide: bool) -> tuple[list[Text], str]:
+    """A primary's cells, and the style of its row."""
+    primary = Text(ranking.primary_region)
+    mode = Text(ranking.mode, style=_MODE_STYLES.get(ranking.mode, ""))
+    advice = Text(ranking.advice, style=_ADVICE_STYLES.get(ranking.advice, ""))
+    target = Text(ranking.target_region or "none", style="bold" if ranking.target_region else "bold red")
+    age = _age(ranking, now_ms)
+    order = Text(_order(ranking.candidates))
+    why = Text(f"{_ago(now_ms - change.decided_at_ms)} ago: {change.reason}")
+    style = "dim" if is_stale(ranking, now_ms) else ""
+    if wide:
+        return [primary, mode, advice, target, age, order, why], style
+    below = Text("\n")
+    return [
+        below.join((primary, Text(" ").join((mode, advice)))),
+        below.join((target, age)),
+        below.join((order, why)),
+    ], style
 
 
 def paths(view: View, primary: str, now_ms: int) -> RenderableType:

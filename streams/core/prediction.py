@@ -22,6 +22,9 @@ MODEL: Final = "river-logistic-1"
 # Sorted: river adds up in the order of insertion, and a restored model must add up in the same.
 FEATURES: Final = ("bias_recent", "delay_variation", "fast_loss", "latency_ratio", "slow_loss")
 _LEARNING_RATE: Final = 0.02
+_INTERCEPT_BEFORE_LABELS: Final = (
+    -4.6
+)  # ln(0.01 / 0.99): before it has learnt, a disruption is rare and not a coin's toss
 _RECENT_TAU_MS: Final = 600_000.0
 
 
@@ -30,7 +33,9 @@ class Predictor:
 
     def __init__(self, targets: int) -> None:
         self._scaler = preprocessing.StandardScaler()
-        self._model = linear_model.LogisticRegression(optimizer=optim.SGD(_LEARNING_RATE), l2=1e-4)
+        self._model = linear_model.LogisticRegression(
+            optimizer=optim.SGD(_LEARNING_RATE), l2=1e-4, intercept_init=_INTERCEPT_BEFORE_LABELS
+        )
         self.labels_learnt = 0
         self._next_at_ms = 0
         self._seen_at_ms = 0

@@ -169,9 +169,9 @@ def test_less_than_that_is_no_disruption(seen: Seen) -> None:
 def test_a_path_that_never_breaks_is_believed_in_more_and_more() -> None:
     watch = Watch("a", "b")
     found = [probability(p, "a") for p in watch.run(1800, always(CALM))]
-    assert found[0] == 0.5
+    assert found[0] < 0.02  # rare before anything is known, and no coin's toss
     assert found == sorted(found, reverse=True)
-    assert found[-1] < 0.15
+    assert found[-1] < found[0]
 
 
 def test_what_announces_itself_is_foreseen_and_only_then_and_only_there() -> None:

@@ -65,6 +65,7 @@ class Event(StrEnum):
     ORDER_CHANGED = "ORDER_CHANGED"
     ELIGIBILITY_CHANGED = "ELIGIBILITY_CHANGED"
     MODE_CHANGED = "MODE_CHANGED"
+    ADVICE_CHANGED = "ADVICE_CHANGED"
     SCORE_MOVED = "SCORE_MOVED"
     CONFIG_ACCEPTED = "CONFIG_ACCEPTED"
     CONFIG_REJECTED = "CONFIG_REJECTED"
@@ -243,7 +244,7 @@ class PathPanes:
         "pane_at_ms": "<i8",
         "agent_index": "<u2",
         "target_index": "<u2",
-        "method_index": "u1",
+        "method_index": "<u2",
         "outcomes": "<u4",
         "rtt_sum_us": "<i8",
         "rtt_min_us": "<u4",

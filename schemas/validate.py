@@ -201,6 +201,10 @@ def policy_mistakes(p: Policy) -> list[str]:
                  "prediction_every_ms", "prediction_horizon_ms"):  # fmt: skip
         if getattr(p, name) <= 0:
             found.append(f"policy.{name} must be above 0")
+    taus = ("fast_tau_ms", "slow_tau_ms")
+    found += [f"policy.{n} must be 1 ms to a day" for n in taus if not 1 <= getattr(p, n) <= TTL_MS_MAX]
+    shares = [spec.name for spec in fields(p) if spec.name.endswith(("_exponent", "_ratio"))]
+    found += [f"policy.{n} must be 100 at most" for n in shares if getattr(p, n) > 100]
     if p.latency_exponent + p.loss_exponent <= 0:
         found.append("policy.latency_exponent and policy.loss_exponent cannot both be 0")
     return found

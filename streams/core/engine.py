@@ -52,6 +52,7 @@ class _Shown:
     order: tuple[str, ...] = ()
     eligible: tuple[str, ...] = ()
     mode: str = ""
+    advice: str = ""
     target: str | None = None
     scores: tuple[float, ...] = ()  # in the order of the configuration
     at_ms: int = 0
@@ -100,7 +101,10 @@ class FailoverEngine:
     def inject(self, metric: InjectedMetric, now_ms: int) -> bool:
         """A metric from outside, until it expires; True when it has to be decided upon at once."""
         key = f"{metric.target_region or ''} {metric.metric} {metric.source}"
-        self._injected[key] = [metric.value, min(metric.observed_at_ms, now_ms) + metric.ttl_ms]
+        observed_at_ms = min(metric.observed_at_ms, now_ms)
+        known = self._injected.get(key)
+        if known is None or observed_at_ms >= known[2]:  # what comes late does not replace what is newer
+            self._injected[key] = [metric.value, observed_at_ms + metric.ttl_ms, observed_at_ms]
         return metric.metric == "healthy"
 
     def configure(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
@@ -209,12 +213,13 @@ class FailoverEngine:
         self._hold, signal = self._hold.step(best, usable=usable, leads=leads, now_ms=now_ms, dwell_ms=policy.dwell_ms)
         if self._hold.target != target_before:
             self._previous = target_before
-        events = self._changes(ranked, target_before, now_ms)
+        events = self._changes(_shown(ranked, advice, self._hold.target, now_ms), target_before)
         if not events:
             return None
-        self._events = []
+        if not self.muted:  # what happens meanwhile is said when we may speak again
+            self._events = []
         self.sequence += 1
-        self._shown = _shown(ranked, self._hold.target, now_ms)
+        self._shown = _shown(ranked, advice, self._hold.target, now_ms)
         ranking = FailoverRanking(
             decision_id="",
             sequence=self.sequence,
@@ -238,14 +243,15 @@ class FailoverEngine:
         mine, its = (ranked.score[ranked.regions.index(r)] for r in (best, target) if r is not None)
         return bool(mine > its * (1 + self.configuration.policy.margin_ratio))
 
-    def _changes(self, ranked: Ranked, target_before: str | None, now_ms: int) -> list[Event]:
+    def _changes(self, now: _Shown, target_before: str | None) -> list[Event]:
         shown, policy = self._shown, self.configuration.policy
-        now = _shown(ranked, self._hold.target, now_ms)
         events = list(dict.fromkeys(self._events))
         if now.target != shown.target or now.target != target_before:
             events.append(Event.TARGET_CHANGED)
         if now.mode != shown.mode:
             events.append(Event.MODE_CHANGED)
+        if now.advice != shown.advice:
+            events.append(Event.ADVICE_CHANGED)
         if now.eligible != shown.eligible:
             events.append(Event.ELIGIBILITY_CHANGED)
         if now.order != shown.order:
@@ -254,7 +260,7 @@ class FailoverEngine:
             abs(a - b) > policy.publish_score_delta_ratio * b for a, b in zip(now.scores, shown.scores, strict=True)
         ):
             events.append(Event.SCORE_MOVED)
-        if not events and now_ms - shown.at_ms >= policy.heartbeat_ms:
+        if not events and now.at_ms - shown.at_ms >= policy.heartbeat_ms:
             events.append(Event.HEARTBEAT)
         return events
 
@@ -336,11 +342,12 @@ def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _shown(ranked: Ranked, target: str | None, now_ms: int) -> _Shown:
+def _shown(ranked: Ranked, advice: Advice, target: str | None, now_ms: int) -> _Shown:
     return _Shown(
         order=tuple(ranked.regions[i] for i in ranked.order),
         eligible=tuple(r for r, reason in zip(ranked.regions, ranked.reasons, strict=True) if reason is None),
         mode=str(ranked.mode),
+        advice=str(advice),
         target=target,
         scores=tuple(float(s) for s in ranked.score),
         at_ms=now_ms,

@@ -112,8 +112,9 @@ def as_toml(record: FailoverConfiguration | RegionCatalog) -> str:
 
 
 def _lines(table: Mapping[str, Any]) -> str:
-    # What json writes of strings, numbers and lists of strings is TOML too.
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+    # What json writes of strings, numbers and lists of strings is TOML too, but for one character.
+    values = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in table.items()}
+    return "".join(f"{key} = {text}\n" for key, text in values.items())
 
 
 def _parsed(path: Path) -> Any:

@@ -77,6 +77,7 @@ def _settings(bootstrap: str) -> dict[str, Any]:
         "partitioner": "murmur2_random",  # librdkafka's default is not Java's
         "message.max.bytes": TOPICS["dead-letters"].max_message_bytes,
         "linger.ms": 1,
+        "reconnect.backoff.max.ms": 1_000,
         "log_level": 0,
         "error_cb": lambda _error: None,
     }

@@ -120,12 +120,17 @@ class SinkRunner:
         self._sink, self._name, self._bootstrap = sink, name, bootstrap
         self._batch_max, self._linger_s, self._retry_s_max = batch_max, linger_ms / 1000, retry_ms_max / 1000
         self._topics = {named(prefix, topic): TOPICS[topic] for topic in sink.topics}
-        self._consumer: Any = Consumer(_settings(bootstrap, f"{prefix}proxima-sink-{name}", self._on_commit))
+        self._consumer: Any = Consumer(
+            _settings(bootstrap, f"{prefix}proxima-sink-{name}")
+            | {"on_commit": self._on_commit, "error_cb": self._on_trouble}
+        )
         self._letters = DeadLetters(bootstrap, prefix)
         self._stop = threading.Event()
         self._waiting = 0  # records since the last flush
         self._waiting_since_s = 0.0
         self._worked_at_s = self._committed_at_s = 0.0
+        self._in_trouble = False
+        self._is_committing = False
         self._down_since_s: float | None = None
         self._pause_s = 0.0  # until the next try, while the store is down
         self._owned: set[Place] = set()
@@ -164,6 +169,7 @@ class SinkRunner:
         if message.error() is not None:
             self._fault(message.error())
             return False
+        self._in_trouble = False
         meta = Meta(message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key())
         if not self._waiting:
             self._waiting_since_s = time.monotonic()
@@ -224,7 +230,13 @@ class SinkRunner:
             raise KafkaUnavailableError(
                 error.str(), where=self._bootstrap, do="grant READ on the sink's topics and on its group"
             )
-        log.info("Kafka: %s", error.str())  # librdkafka goes on by itself
+        self._on_trouble(error)
+
+    def _on_trouble(self, error: Any) -> None:
+        """What librdkafka meets and goes on from by itself: said once, until a record comes again."""
+        if not self._in_trouble:
+            log.warning("Kafka at %s: %s", self._bootstrap, error.str())
+        self._in_trouble = True
 
     # -- what goes out
 
@@ -255,8 +267,9 @@ class SinkRunner:
         """Whether the store has all that was taken."""
         self._worked_at_s = time.monotonic()
         try:
-            lost = self._sink.flush()
+            # In this order: a store that keeps its own position gives up the places of what it could not take.
             self._letters.confirm()
+            lost = self._sink.flush()
         except (StoreUnavailableError, DeliveryError) as error:
             self._is_down(error)
             return False
@@ -313,7 +326,7 @@ class SinkRunner:
     def _on_lost(self, _consumer: Any, _partitions: Sequence[Any]) -> None:
         for place in self._owned:
             self._forget(place)
-        self._owned, self._unplaced = set(), set()
+        self._owned, self._unplaced, self._is_committing = set(), set(), False
 
     def _forget(self, place: Place) -> None:
         for known in (self._next, self._flushed, self._committed, self._sequences):
@@ -322,7 +335,9 @@ class SinkRunner:
     def _commit_sometimes(self) -> None:
         """Not after every flush: at a low rate that is every record, and each costs the group's coordinator a write."""
         now_s = time.monotonic()
-        if self._flushed != self._committed and now_s >= self._committed_at_s + COMMIT_EVERY_S:
+        if self._is_committing or self._flushed == self._committed:
+            return
+        if now_s >= self._committed_at_s + COMMIT_EVERY_S:
             self._committed_at_s = now_s
             self._commit(wait=False)
 
@@ -339,8 +354,11 @@ class SinkRunner:
             self._consumer.commit(offsets=offsets, asynchronous=not wait)
         except KafkaException as error:
             log.info("not committed: %s", error.args[0].str())
+        else:
+            self._is_committing = not wait
 
     def _on_commit(self, error: Any, offsets: Sequence[Any]) -> None:
+        self._is_committing = False
         if error is not None:
             log.info("not committed: %s", error.str())
             return
@@ -357,7 +375,7 @@ def _at(place: Place, offset: int | None) -> Any:
     return TopicPartition(*place, offset if offset > 0 else OFFSET_BEGINNING)
 
 
-def _settings(bootstrap: str, group: str, on_commit: Any) -> dict[str, Any]:
+def _settings(bootstrap: str, group: str) -> dict[str, Any]:
     return {
         "bootstrap.servers": bootstrap,
         "group.id": group,
@@ -365,11 +383,12 @@ def _settings(bootstrap: str, group: str, on_commit: Any) -> dict[str, Any]:
         "auto.offset.reset": "earliest",
         "partition.assignment.strategy": "range",
         # After a kill -9 another instance goes on so soon.
-        "session.timeout.ms": 10_000,
-        "heartbeat.interval.ms": 3_000,
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_500,
+        # By default it would look for a returned broker every ten seconds only.
+        "reconnect.backoff.max.ms": 1_000,
         # librdkafka waits a second by default before it fetches on when its queue was full.
         "fetch.queue.backoff.ms": 5,
-        "on_commit": on_commit,
+        # It would say twenty times a second that nobody answers; `_on_trouble` says it once.
         "log_level": 0,
-        "error_cb": lambda error: log.info("Kafka: %s", error.str()),
     }

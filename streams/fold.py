@@ -26,7 +26,6 @@ from schemas.errors import CodecError
 from schemas.records import (
     AgentHealth,
     BandwidthMeasurement,
-    DeadLetter,
     DisruptionPrediction,
     EngineChanged,
     FailoverConfiguration,
@@ -47,6 +46,7 @@ from schemas.validate import mistakes
 from streams.core.engine import ENGINE_VERSION, FailoverEngine, Published
 from streams.core.state import from_columns, from_scalars, to_columns, to_scalars
 from streams.journal import JournalRecord
+from streams.letters import letter
 
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
 _BODIES: Final = (
@@ -290,18 +290,8 @@ class JournalFold:
     # -- dead letters -----------------------------------------------------------------------------------------------
 
     def _dead_letter(self, record: JournalRecord, reason: str, detail: str) -> Output:
-        letter = DeadLetter(
-            reason=str(reason),
-            detail=detail[:1000].encode(errors="backslashreplace").decode(),
-            source_topic=self._topic,
-            source_partition=self.partition,
-            source_offset=record.offset,
-            appended_at_ms=record.appended_at_ms,
-            found_by="decide",
-            original=record.value,
-            original_key=record.key,
-        )
-        return Output("dead-letters", self._topic.encode(), encode(letter))
+        value = letter(self._topic, record, reason, detail, "decide")
+        return Output("dead-letters", self._topic.encode(), value)
 
     def _fold_error(self, record: JournalRecord, failure: _EngineFailedError) -> Output:
         cause = failure.cause

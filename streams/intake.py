@@ -27,7 +27,6 @@ from schemas.errors import CodecError
 from schemas.records import (
     AgentHealth,
     BandwidthMeasurement,
-    DeadLetter,
     Observation,
     PathPanes,
     ProbeBatch,
@@ -41,6 +40,7 @@ from schemas.validate import mistakes
 from streams.broker import Broker, Place
 from streams.core.panes import Flush, Rejected
 from streams.journal import JournalRecord
+from streams.letters import letter
 
 log = logging.getLogger("proxima")
 
@@ -173,7 +173,8 @@ class Intake:
                 p.aside.append((content, record.value))
 
     def _reject(self, p: _Partition, rejected: Rejected) -> None:
-        p.letters.append(_letter(SAMPLES, p.originals.pop(rejected.offset), rejected))
+        original = p.originals.pop(rejected.offset)
+        p.letters.append(letter(SAMPLES, original, rejected.reason, rejected.detail, "intake"))
 
     async def _flush(self, place: Place, p: _Partition) -> None:
         """Condense and send; when it is confirmed, commit: at a boundary, with the next flush's rule."""
@@ -185,7 +186,7 @@ class Intake:
             await self._broker.send(JOURNAL, key, value, partition)
             for key, value, partition in self._parts(place, p, panes)
         ]
-        sent += [await self._broker.send("dead-letters", SAMPLES.encode(), letter) for letter in p.letters]
+        sent += [await self._broker.send("dead-letters", SAMPLES.encode(), value) for value in p.letters]
         p.flush, p.aside, p.letters, p.originals = None, [], [], {}
         # Reading goes on while the broker confirms; commits keep their order, and a send that fails ends the process
         # before anything behind it leaves (see streams.broker).
@@ -257,8 +258,8 @@ class Intake:
             await self._settle_forwarded(place, p)
 
     async def _dead_letter(self, place: Place, p: _Partition, record: JournalRecord, why: Rejected) -> None:
-        letter = _letter(place.topic, record, why)
-        p.unsettled.append(await self._broker.send("dead-letters", place.topic.encode(), letter))
+        value = letter(place.topic, record, why.reason, why.detail, "intake")
+        p.unsettled.append(await self._broker.send("dead-letters", place.topic.encode(), value))
 
     async def _settle(
         self, place: Place, p: _Partition, sent: list[Awaitable[object]], offset: int, metadata: str = ""
@@ -350,19 +351,3 @@ def pieces(panes: PathPanes, bytes_max: int) -> Iterator[PathPanes]:
         first, last = entry_at[start], entry_at[end]
         cut |= {name: getattr(panes, name)[first * size : last * size] for name, size in entry_width.items()}
         yield replace(panes, **cut)
-
-
-def _letter(topic: str, record: JournalRecord, why: Rejected) -> bytes:
-    return encode(
-        DeadLetter(
-            reason=str(why.reason),
-            detail=why.detail[:1000].encode(errors="backslashreplace").decode(),
-            source_topic=topic,
-            source_partition=record.partition,
-            source_offset=record.offset,
-            appended_at_ms=record.appended_at_ms,
-            found_by="intake",
-            original=record.value,
-            original_key=record.key,
-        )
-    )

@@ -1,8 +1,8 @@
 """Stages as real processes on topics of their own, fed with samples that can be told apart, and held to account.
 
-    Pipeline    topics under a prefix; stages that are started, killed and started again
-    Feed        probe batches in which every sample has a value of its own, and what must come of them
-    judge       the journal folded again without any kill, beside what was published; and every sample in one pane
+Pipeline    topics under a prefix; stages that are started, killed and started again
+Feed        probe batches in which every sample has a value of its own, and what must come of them
+judge       the journal folded again without any kill, beside what was published; and every sample in one pane
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from infra.kafka.admin import create_topics, topic_ids
 from infra.kafka.reader import BEGINNING, TopicReader
 from infra.processes import ChildProcess, stop_all, wait_until
 from schemas.codec import decode, encode
+from schemas.errors import CodecError
 from schemas.records import (
     AgentHealth,
     BandwidthMeasurement,
     DeadLetter,
-    EngineChanged,
     FailoverConfiguration,
     FailoverRanking,
     InjectedMetric,
@@ -42,7 +42,6 @@ from schemas.records import (
     ProbeBatch,
     Region,
     RegionCatalog,
-    Tick,
 )
 from schemas.topics import PARTITIONS
 from streams.core.engine import FailoverEngine
@@ -81,6 +80,7 @@ class Pipeline:
         self._logs = logs
         self._settings = {"DECIDE__SNAPSHOT_EVERY_MS": 1000, "WORKER__SESSION_TIMEOUT_S": session_s, **settings}
         self.running: dict[Stage, ChildProcess] = {}
+        self._consumers: dict[str, Any] = {}
         self._programs: dict[Stage, Sequence[str]] = {}
         self.deaths: list[str] = []  # of stages that nobody killed
         create_topics(bootstrap, prefix=self.prefix)
@@ -91,6 +91,8 @@ class Pipeline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for child in self.running.values():
             child.kill()
+        for consumer in self._consumers.values():
+            consumer.close()
 
     # -- processes --------------------------------------------------------------------------------------------------
 
@@ -127,8 +129,8 @@ class Pipeline:
         stop_all(self.running.values(), 30)
         codes = {name: child.returncode for name, child in self.running.items()}
         # The last two: it was just being started again.
-        assert set(codes.values()) <= {0, 128 + signal.SIGTERM, -signal.SIGTERM}, (
-            f"{codes}\n" + "\n".join(c.log_tail(30) for c in self.running.values())
+        assert set(codes.values()) <= {0, 128 + signal.SIGTERM, -signal.SIGTERM}, f"{codes}\n" + "\n".join(
+            c.log_tail(30) for c in self.running.values()
         )
         self.running.clear()
 
@@ -176,15 +178,22 @@ class Pipeline:
 
     def committed(self, stage: str, topic: str) -> dict[int, int]:
         """Next offset of each partition by the stage's commits; 0 where there is none."""
-        with _consumer(self.bootstrap, f"{self.prefix}proxima-{stage}") as consumer:
-            places = [TopicPartition(self.prefix + topic, p) for p in range(PARTITIONS)]
-            return {tp.partition: max(0, tp.offset) for tp in consumer.committed(places, timeout=10)}
+        places = [TopicPartition(self.prefix + topic, p) for p in range(PARTITIONS)]
+        found = self._consumer(f"{self.prefix}proxima-{stage}").committed(places, timeout=30)
+        return {tp.partition: max(0, tp.offset) for tp in found}
 
     def ends(self, topic: str) -> dict[int, int]:
         """Next offset that each partition of a topic will give."""
-        with _consumer(self.bootstrap, "ends") as consumer:
-            places = [TopicPartition(self.prefix + topic, p) for p in range(PARTITIONS)]
-            return {tp.partition: consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in places}
+        consumer = self._consumer("ends")
+        places = [TopicPartition(self.prefix + topic, p) for p in range(PARTITIONS)]
+        return {tp.partition: consumer.get_watermark_offsets(tp, timeout=30)[1] for tp in places}
+
+    def _consumer(self, group: str) -> Any:
+        """A client that asks on a group's behalf and never joins it."""
+        if group not in self._consumers:
+            settings = {"bootstrap.servers": self.bootstrap, "group.id": group, "log_level": 0}
+            self._consumers[group] = Consumer({**settings, "error_cb": lambda _: None})
+        return self._consumers[group]
 
     def settle(self) -> None:
         """Wait until all that is on the sources now is in the journal, and that journal folded, both committed."""
@@ -199,7 +208,7 @@ class Pipeline:
                     f"{stage} to take all of {topic}",
                 )
 
-    def configure(self, primaries: Sequence[str] = PRIMARIES, **policy: Any) -> None:
+    def configure(self, primaries: Sequence[str] = PRIMARIES) -> None:
         """Catalogue and configurations, and wait until each primary is decided about."""
         producer, topic = self.producer(), f"{self.prefix}failover-config"
         places = {**dict.fromkeys(primaries, (0.0, 0.0)), "near": (5, 5), "middle": (15, 15), "far": (-20, 40)}
@@ -209,25 +218,16 @@ class Pipeline:
             producer.produce(topic, key=primary, value=encode(FailoverConfiguration(primary, list(TARGETS), 1)))
         assert producer.flush(30) == 0
         self.wait(
-            lambda: {decode(r.value, FailoverRanking).primary_region for r in self.read("failover-rankings")}
-            >= set(primaries),
+            lambda: (
+                {decode(r.value, FailoverRanking).primary_region for r in self.read("failover-rankings")}
+                >= set(primaries)
+            ),
             SETTLED_S,
             "a first ranking of every primary",
         )
 
 
-class _consumer:  # noqa: N801 - a context, as `contextmanager` would make it, closed whatever happens
-    def __init__(self, bootstrap: str, group: str) -> None:
-        self._made: Any = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
-
-    def __enter__(self) -> Any:
-        return self._made
-
-    def __exit__(self, *_: object) -> None:
-        self._made.close()
-
-
-# -- samples ------------------------------------------------------------------------------------------------------------
+# -- samples ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -264,7 +264,8 @@ class Feed:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def stop(self) -> None:
         """No more; everything is on its topic afterwards."""
@@ -309,11 +310,7 @@ class Feed:
             outcome=outcome,
             code=[0] * samples,
         )
-        for t, at, o, us in zip(target, offset, outcome, rtt_us, strict=True):
-            pane = self.panes[primary, agent, TARGETS[t], "icmp", (started + at) // 1000 * 1000]
-            pane.outcomes[o] += 1
-            if o == Outcome.ANSWERED:
-                pane.rtts_us.append(us)
+        note_samples(self.panes, record)
         self.samples += samples
         self._producer.produce(f"{self._pipeline.prefix}probe-samples", key=agent, value=encode(record))
 
@@ -325,7 +322,21 @@ class Feed:
         self._producer.produce(f"{self._pipeline.prefix}injected-metrics", key=primary, value=metric)
 
 
-# -- judgement ----------------------------------------------------------------------------------------------------------
+def note_samples(panes: dict[Key, Pane], batch: ProbeBatch) -> None:
+    """The panes that a batch's samples belong into, one sample at a time."""
+    c = {name: column.tolist() for name, column in batch.columns().items()}
+    for t, m, at_ms, rtt_ms, outcome in zip(
+        c["target_index"], c["method_index"], c["sent_offset_ms"], c["rtt_ms"], c["outcome"], strict=True
+    ):
+        pane_at_ms = int(batch.started_at_ms + at_ms) // 1000 * 1000
+        key = (batch.primary_region, batch.agent_id, batch.targets[t], batch.methods[m], pane_at_ms)
+        pane = panes.setdefault(key, Pane())
+        pane.outcomes[outcome] += 1
+        if outcome == Outcome.ANSWERED:
+            pane.rtts_us.append(round(rtt_ms * 1000))
+
+
+# -- judgement --------------------------------------------------------------------------------------------------------
 
 
 class Witness(FailoverEngine):
@@ -378,7 +389,9 @@ class Verdict:
 
     def next_decision_s(self, at_ms: int, primaries: Sequence[str] = PRIMARIES) -> float:
         """Seconds from a moment until every primary was decided about again."""
-        nexts = [min((at for at, p in self.decided_at if p == primary and at > at_ms), default=0) for primary in primaries]
+        nexts = [
+            min((at for at, p in self.decided_at if p == primary and at > at_ms), default=0) for primary in primaries
+        ]
         assert all(nexts), "a primary was never decided about again"
         return (max(nexts) - at_ms) / 1000
 
@@ -410,10 +423,10 @@ def judge(
 
     repeats = _observations_alike(journal)
     if feed is not None:
-        _same_panes(feed.panes, engine.folded)
+        same_panes(feed.panes, engine.folded)
         missing = Counter(feed.metrics) - Counter(engine.metrics)
         twice = Counter(engine.metrics) - Counter(feed.metrics)
-        assert not missing and not twice, f"injected metrics: {len(missing)} lost, {len(twice)} twice"
+        assert missing == twice == Counter(), f"injected metrics: {len(missing)} lost, {len(twice)} twice"
     return Verdict(
         rankings, repeated, len(decided_at), feed.samples if feed else 0, len(journal), repeats,
         list(found.values()),
@@ -453,8 +466,28 @@ def _exactly(records: Sequence[JournalRecord], due: dict[bytes, bool], what: str
         published.setdefault(record.value, (record.appended_at_ms, record.key or b""))
     strange = published.keys() - due.keys()
     lost = {v for v, must in due.items() if must} - published.keys()
-    assert not strange and not lost, f"{what}: {len(strange)} that no fold makes, {len(lost)} never published"
+    assert strange == lost == set(), f"{what}: {len(strange)} that no fold makes, {len(lost)} never published"
     return sorted(published.values())
+
+
+def panes_of(journal: Sequence[JournalRecord], topic_id: str) -> dict[Key, Pane]:
+    """Panes in the journal from one source topic, whoever they are about, each flush's parts counted once."""
+    found: dict[Key, Pane] = {}
+    counted = set()
+    for record in journal:
+        try:
+            content = decode(record.value, Observation)
+        except CodecError:
+            continue
+        s = content.source
+        identity = (record.partition, s.partition, s.first_offset, s.part)
+        if s.topic_id != topic_id or s.topic != "probe-samples" or identity in counted:
+            continue
+        counted.add(identity)
+        body = decode(content.body, PathPanes, BandwidthMeasurement, AgentHealth)
+        if isinstance(body, PathPanes):
+            add_panes(found, content.primary_region or "", body)
+    return found
 
 
 def _observations_alike(journal: Sequence[JournalRecord]) -> int:
@@ -462,23 +495,22 @@ def _observations_alike(journal: Sequence[JournalRecord]) -> int:
     first: dict[tuple[Any, ...], bytes] = {}
     repeats = 0
     for record in journal:
-        content = decode(record.value, Observation, Tick, EngineChanged)
-        if not isinstance(content, Observation):
+        try:
+            content = decode(record.value, Observation)
+        except CodecError:  # a Tick, or a dead letter, which the fold judges
             continue
         s = content.source
         identity = (record.partition, s.topic_id, s.partition, s.first_offset, s.part)
         known = first.setdefault(identity, record.value)
         assert known == record.value, f"two contents of one source: {s}"
         repeats += known is not record.value
-        decode(content.body, PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, FailoverConfiguration,
-               RegionCatalog)  # fmt: skip
     return repeats
 
 
-def _same_panes(sent: dict[Key, Pane], folded: dict[Key, Pane]) -> None:
+def same_panes(sent: dict[Key, Pane], folded: dict[Key, Pane]) -> None:
     lost = sent.keys() - folded.keys()
     strange = folded.keys() - sent.keys()
-    assert not lost and not strange, f"{len(lost)} panes never came, {len(strange)} are of nobody"
+    assert lost == strange == set(), f"{len(lost)} panes never came, {len(strange)} are of nobody"
     wrong = {k: (sent[k].figures, folded[k].figures) for k in sent if sent[k].figures != folded[k].figures}
     assert not wrong, f"{len(wrong)} panes hold other samples than were sent, for instance {next(iter(wrong.items()))}"
 

@@ -9,7 +9,7 @@ Replication is the cluster's business and is not compared.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,12 +20,16 @@ from schemas.errors import KafkaUnavailableError
 from schemas.topics import TOPICS, Topic, named
 
 REACH_TIMEOUT_S: Final = 5.0
+# Of a cluster that is there: another controller may have to be elected first.
+ANSWER_TIMEOUT_S: Final = 20.0
 CREATE_TIMEOUT_S: Final = 30.0
 # Replicas of a topic when the cluster has so many brokers: any one may die, and nothing confirmed is lost.
 REPLICATION_MAX: Final = 3
 
 _POLL_S: Final = 0.05
 _STEP_S: Final = 0.5
+_TRY_S: Final = 3.0
+_NOBODY_ANSWERED: Final = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT)
 _ANOTHER_MADE_IT: Final = KafkaError.TOPIC_ALREADY_EXISTS
 _NO_SUCH_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 _SHOWN: Final = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
@@ -60,7 +64,8 @@ def create_topics(bootstrap: str, *, prefix: str = "", replication: int | None =
     missing = [state for state in before if not state.exists]
     created = []
     if missing:
-        futures = admin.create_topics([_new_topic(s, copies) for s in missing], operation_timeout=CREATE_TIMEOUT_S)
+        new = [_new_topic(state, copies) for state in missing]
+        futures = _answered(admin, bootstrap, lambda: admin.create_topics(new, request_timeout=_TRY_S))
         created = [name for name, future in futures.items() if _was_created(name, future, bootstrap)]
     _wait_usable(admin, bootstrap, [state.name for state in before])
     differing = [m for state in _describe(admin, bootstrap, prefix) for m in state.mistakes]
@@ -205,7 +210,8 @@ def _topic_id(description: Any) -> str:
 
 def _descriptions(admin: AdminClient, bootstrap: str, names: list[str]) -> dict[str, Any]:
     """What the cluster says about topics by name; those that it does not have are left out."""
-    asked = admin.describe_topics(TopicCollection(names), request_timeout=REACH_TIMEOUT_S)
+    topics = TopicCollection(names)
+    asked = _answered(admin, bootstrap, lambda: admin.describe_topics(topics, request_timeout=_TRY_S))
     found = {}
     for name, future in asked.items():
         description = _result(future, bootstrap, _NO_SUCH_TOPIC)
@@ -218,12 +224,27 @@ def _settings(admin: AdminClient, bootstrap: str, names: list[str]) -> dict[str,
     if not names:
         return {}
     resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
-    asked = admin.describe_configs(resources, request_timeout=REACH_TIMEOUT_S)
+    asked = _answered(admin, bootstrap, lambda: admin.describe_configs(resources, request_timeout=_TRY_S))
     found = {}
     for resource, future in asked.items():
         entries = _result(future, bootstrap, ()) or {}
         found[resource.name] = {key: entries[key].value for key in _SHOWN if key in entries}
     return found
+
+
+def _answered(admin: AdminClient, bootstrap: str, ask: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    """The futures of a request that somebody answered, be it with errors.
+
+    A client that learnt of a controller just before that died waits for it until its request times out, and looks for
+    another only when it is made to: so tries are short, and the brokers are asked anew between them.
+    """
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while True:
+        futures = ask()
+        failed = [e for e in (future.exception() for future in futures.values()) if e is not None]
+        if not any(e.args[0].code() in _NOBODY_ANSWERED for e in failed) or time.monotonic() >= deadline:
+            return futures
+        metadata(admin, bootstrap)
 
 
 def _result(future: Any, bootstrap: str, absent: tuple[int, ...]) -> Any:

@@ -116,6 +116,7 @@ def _settings(bootstrap: str) -> dict[str, Any]:
         "auto.offset.reset": "earliest",
         "enable.partition.eof": True,
         "fetch.queue.backoff.ms": 5,
+        "reconnect.backoff.max.ms": 1_000,
         "log_level": 0,
         "error_cb": lambda _error: None,
     }

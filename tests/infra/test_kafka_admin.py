@@ -8,10 +8,10 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import ConfigResource, NewTopic
 
 from infra.kafka.admin import admin_client, create_topics, describe_topics, topic_ids
-from infra.kafka.cluster import Broker
+from infra.kafka.cluster import Broker, KafkaCluster
 from infra.processes import free_ports, wait_until
 from schemas.errors import KafkaUnavailableError
 from schemas.topics import TOPICS, named
@@ -109,3 +109,15 @@ def test_where_nobody_listens_it_is_said_in_time(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(KafkaUnavailableError, match="no broker answers"):
         create_topics(f"127.0.0.1:{free_ports(1)[0]}")
     assert time.monotonic() - started_s < 5
+
+
+def test_three_brokers_keep_three_copies_and_confirm_with_two() -> None:
+    with KafkaCluster.start(3) as cluster:
+        create_topics(cluster.bootstrap)
+        assert {state.replication for state in describe_topics(cluster.bootstrap)} == {3}
+        admin = admin_client(cluster.bootstrap)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, "observations")
+        settings = admin.describe_configs([resource])[resource].result()
+        assert settings["min.insync.replicas"].value == "2"
+        cluster.kill(2)
+        assert create_topics(cluster.bootstrap) == [], "two of three are enough to look"

@@ -27,7 +27,7 @@ from schemas.records import (
 )
 from schemas.topics import TOPICS, named
 from streams.journal import JournalHeader, read, read_header
-from tests.infra.commands import fails, lines, succeeds
+from tests.infra.commands import fails, lines, proxima, succeeds
 from tests.infra.conftest import Topics
 from tests.schemas.strategies import any_record, record_of, smallest
 
@@ -67,12 +67,19 @@ def test_packed_columns_are_arrays_and_a_lost_probe_is_null() -> None:
 
 def test_panes_are_arrays_with_six_outcomes_a_row() -> None:
     columns = {
-        "pane_at_ms": (1).to_bytes(8, "little"), "agent_index": bytes(2), "target_index": bytes(2), "method_index": b"\0",
-        "outcomes": b"".join(n.to_bytes(4, "little") for n in range(6)), "rtt_sum_us": bytes(8), "rtt_min_us": bytes(4),
-        "buckets": b"\1\0", "bucket": b"\5\0", "bucket_count": b"\2\0\0\0",
-    }  # fmt: skip
+        "pane_at_ms": (1).to_bytes(8, "little"),
+        "agent_index": bytes(2),
+        "target_index": bytes(2),
+        "method_index": bytes(1),
+        "outcomes": b"".join(n.to_bytes(4, "little") for n in range(6)),
+        "rtt_sum_us": bytes(8),
+        "rtt_min_us": bytes(4),
+        "buckets": (1).to_bytes(2, "little"),
+        "bucket": (5).to_bytes(2, "little"),
+        "bucket_count": (2).to_bytes(4, "little"),
+    }
     found = strict(shown(encode(PathPanes(1000, ["a"], ["t"], ["icmp"], **columns))))["record"]
-    assert found["outcomes"] == [0, 1, 2, 3, 4, 5] or found["outcomes"] == [[0, 1, 2, 3, 4, 5]]
+    assert found["outcomes"] == [[0, 1, 2, 3, 4, 5]]
     assert found["bucket_count"] == [2]
 
 
@@ -112,7 +119,7 @@ def test_a_dead_letter_shows_the_original_if_anybody_can_read_it() -> None:
         ("<f8", [0], b"", []),
         ("O", [1], b"\0" * 8, None),
         ("<f8", [3], b"\0" * 8, None),
-        ("<f8", [1 << 30, 0], b"", None),
+        ("<f8", [1 << 30, 0], b"", []),
         ("<f8", [-1, -1], b"\0" * 8, None),
         ("(((", [1], b"", None),
     ],
@@ -213,12 +220,8 @@ def test_a_journal_file_has_the_topics_records_as_they_are(topics: Topics, tmp_p
     if to_file:
         succeeds(*raw, "--output", path, **topics.environment)
     else:
-        import subprocess  # noqa: PLC0415
-
-        from tests.infra.commands import PROXIMA, environment  # noqa: PLC0415
-
         with path.open("wb") as out:
-            subprocess.run([*PROXIMA, *raw], env=environment(**topics.environment), stdout=out, check=True, timeout=60)
+            assert proxima(*raw, stdout=out, **topics.environment).returncode == 0
     name = named(topics.prefix, "observations")
     assert read_header(path) == JournalHeader(name, topic_ids(topics.bootstrap, [name])[name], 12)
     records = list(read(path))

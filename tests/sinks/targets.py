@@ -90,7 +90,8 @@ class JsonLinesTarget:
 
     def lines(self) -> list[dict[str, Any]]:
         """As a reader beside the sink reads them: only what ends with a newline is a line."""
-        return [json.loads(line) for line in self.path.read_text().split("\n")[:-1]]
+        text = self.path.read_text() if self.path.exists() else ""
+        return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def served(self, prefix: str = "") -> dict[str, int]:  # noqa: ARG002
         return {line["primary_region"]: line["sequence"] for line in self.lines()}

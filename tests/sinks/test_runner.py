@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
+from infra.kafka.admin import admin_client, create_topics
 from infra.processes import wait_until
 from schemas.records import FailoverRanking, Reason
 from schemas.topics import named
@@ -97,6 +98,25 @@ def test_bad_bytes_become_dead_letters_and_stop_nothing(target: Target, pipeline
         assert letter.source_topic == named(pipeline.prefix, "failover-rankings")
         assert letter.original_key == PRIMARIES[0].encode()
         assert letter.appended_at_ms > 1_600_000_000_000
+    assert committed(pipeline.bootstrap, pipeline.prefix, "test") == ends(pipeline.bootstrap, pipeline.prefix)
+
+
+def test_a_place_is_given_up_only_when_its_dead_letter_has_arrived(
+    target: Target, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.dead_letters.CONFIRM_TIMEOUT_S", 0.5)
+    admin = admin_client(pipeline.bootstrap)
+    letters = named(pipeline.prefix, "dead-letters")
+    admin.delete_topics([letters])[letters].result()
+    wait_until(lambda: letters not in admin.list_topics(timeout=5).topics, 20, "the topic to be gone")
+    publish(pipeline.bootstrap, pipeline.prefix, [b"bad", ranking(sequence=1)])
+    with pipeline.running(target.open(pipeline.prefix)) as runner:
+        wait_until(lambda: runner.counts.outages > 0, 30, "the sink to wait")
+    assert committed(pipeline.bootstrap, pipeline.prefix, "test") == {}
+    create_topics(pipeline.bootstrap, prefix=pipeline.prefix)
+    with pipeline.running(target.open(pipeline.prefix)):
+        wait_until(lambda: target.served(pipeline.prefix) == {PRIMARIES[0]: 1}, 30, "the ranking")
+    assert [d.original for d in dead_letters_on(pipeline.bootstrap, pipeline.prefix)] == [b"bad"]
     assert committed(pipeline.bootstrap, pipeline.prefix, "test") == ends(pipeline.bootstrap, pipeline.prefix)
 
 

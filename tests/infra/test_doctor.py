@@ -1,0 +1,113 @@
+"""The doctor, on a healthy pipeline and on broken ones."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from confluent_kafka.admin import NewTopic
+
+import infra.doctor
+from infra.doctor import BROKEN, OK, WARNING, Finding, examine
+from infra.kafka.admin import admin_client
+from infra.processes import free_ports
+from infra.redis import Store
+from schemas.config import ClientConfig, Kafka, Redis
+from schemas.topics import TOPICS, named
+from tests.infra.commands import proxima
+from tests.infra.conftest import Topics
+
+
+def findings(bootstrap: str, prefix: str = "", redis_url: str | None = None) -> dict[str, Finding]:
+    kafka = Kafka(bootstrap=bootstrap, topic_prefix=prefix)
+    config = ClientConfig(kafka=kafka) if redis_url is None else ClientConfig(kafka=kafka, redis=Redis(url=redis_url))
+    return {f.name: f for f in examine(config)}
+
+
+@pytest.mark.kafka
+def test_on_a_healthy_pipeline_nothing_is_broken(topics: Topics, redis_server: Store) -> None:
+    found = findings(topics.bootstrap, topics.prefix, redis_server.url)
+    assert list(found) == ["kafka", "topics", "append time", "clock", "icmp sockets", "redis", "java"]
+    assert all(f.status != BROKEN for f in found.values()), found
+    for name in ("kafka", "append time", "redis"):
+        assert found[name].status == OK
+    assert found["clock"].status == OK, "broker and test share a clock"
+    assert all(f.do for f in found.values() if f.status != OK), "what is not fine has a remedy"
+
+
+@pytest.mark.kafka
+def test_the_doctor_leaves_nothing_behind(topics: Topics) -> None:
+    findings(topics.bootstrap, topics.prefix)
+    there = admin_client(topics.bootstrap).list_topics(timeout=10).topics
+    assert not [t for t in there if t.startswith(f"{topics.prefix}proxima-doctor")]
+
+
+@pytest.mark.kafka
+def test_missing_and_different_topics_are_broken_and_told_apart(topics: Topics) -> None:
+    missing = findings(topics.bootstrap, f"{topics.prefix}nobody-")
+    assert missing["topics"].status == BROKEN
+    assert "proxima topics create" in missing["topics"].do
+    assert "append time" not in missing
+    prefix = f"{topics.prefix}x-"
+    wrong = [NewTopic(named(prefix, t), 12, 1, config={"max.message.bytes": "10000000"}) for t in TOPICS]
+    admin = admin_client(topics.bootstrap)
+    for future in admin.create_topics(wrong).values():
+        future.result()
+    try:
+        found = findings(topics.bootstrap, prefix)
+        assert found["append time"].status == BROKEN
+        assert f"{prefix}observations" in found["append time"].found
+        assert "LogAppendTime" in found["append time"].do
+        assert found["topics"].status == BROKEN
+        assert "cleanup.policy=delete, not compact" in found["topics"].found
+    finally:
+        for future in admin.delete_topics([named(prefix, t) for t in TOPICS]).values():
+            future.result()
+
+
+@pytest.mark.kafka
+def test_a_clock_that_is_off_is_measured(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our clock is put forward: the brokers' is then behind."""
+    real = time.time_ns
+    for ahead_ms, status in ((1_000, WARNING), (60_000, BROKEN)):
+        monkeypatch.setattr(time, "time_ns", lambda ahead_ms=ahead_ms: real() + ahead_ms * 1_000_000)
+        clock = infra.doctor._clock(topics.bootstrap, topics.prefix)
+        assert clock.status == status
+        measured_ms = int(clock.found.split("clock is ")[1].split(" ms behind ours")[0])
+        assert abs(measured_ms - ahead_ms) < 100
+        assert "NTP" in clock.do
+
+
+def test_without_a_broker_the_rest_is_looked_at_all_the_same() -> None:
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    found = findings(nobody, redis_url=f"redis://:secret@{nobody}/0")
+    assert found["kafka"].status == BROKEN
+    assert nobody in found["kafka"].found
+    assert found["redis"].status == BROKEN, "it was asked for"
+    assert "secret" not in found["redis"].found + found["redis"].do
+    assert "java" in found
+    assert "topics" not in found
+
+
+def test_a_redis_that_nobody_asked_for_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
+    assert infra.doctor._redis(nobody, wanted=False).status == WARNING
+    assert infra.doctor._redis(nobody, wanted=True).status == BROKEN
+
+
+def test_java_that_is_missing_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert infra.doctor._java().status == WARNING
+    assert "proxima demo" in infra.doctor._java().do
+
+
+@pytest.mark.kafka
+def test_the_command_tells_by_its_exit_code(topics: Topics) -> None:
+    done = proxima("doctor", "--json", **topics.environment)
+    found = json.loads(done.stdout)
+    assert {f["name"] for f in found} >= {"kafka", "topics", "clock"}
+    assert done.returncode == (1 if any(f["status"] == BROKEN for f in found) else 0)
+    broken = proxima("doctor", "--prefix", "nobody-", **topics.environment)
+    assert broken.returncode == 1
+    assert "→ run `proxima topics create`" in broken.stdout

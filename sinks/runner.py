@@ -38,6 +38,7 @@ IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
 # How often a store is asked whether it still has everything when there is nothing to write.
 CHECK_EVERY_S: Final = 2.0
 COMMIT_EVERY_S: Final = 0.2
+LEAVE_TIMEOUT_S: Final = 10.0
 _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
@@ -131,6 +132,7 @@ class SinkRunner:
         self._worked_at_s = self._committed_at_s = 0.0
         self._in_trouble = False
         self._is_committing = False
+        self._is_leaving = False
         self._down_since_s: float | None = None
         self._pause_s = 0.0  # until the next try, while the store is down
         self._owned: set[Place] = set()
@@ -156,9 +158,25 @@ class SinkRunner:
                     self._work()
                 self._commit_sometimes()
         finally:
-            self._consumer.close()  # takes our partitions away first: `_on_revoke` flushes and commits
+            self._leave()
             self._sink.close()
         return self.counts
+
+    def _leave(self) -> None:
+        """Write and commit what there is, and leave the group, so that others go on at once."""
+        self._flush()
+        self._is_leaving = True
+
+        def leave() -> None:
+            self._commit(wait=True)
+            self._consumer.close()
+
+        # While no broker answers librdkafka waits here for ever, and somebody wants this process to end.
+        leaving = threading.Thread(target=leave, name=f"sink {self._name} leaves", daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_TIMEOUT_S)
+        if leaving.is_alive():
+            log.warning("Kafka does not answer: what is not committed will be read again")
 
     # -- what comes in
 
@@ -319,6 +337,8 @@ class SinkRunner:
             self._is_down(error)
 
     def _on_revoke(self, _consumer: Any, partitions: Sequence[Any]) -> None:
+        if self._is_leaving:
+            return  # everything is done, and maybe too late to be done again
         if self._flush():
             self._commit(wait=True)
         self._on_lost(_consumer, partitions)

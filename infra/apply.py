@@ -168,7 +168,6 @@ def _send(
             "partitioner": "murmur2_random",  # librdkafka's default is not Java's
             "enable.idempotence": True,
             "log_level": 0,
-            "error_cb": lambda _error: None,
         }
     )
     places: dict[int, tuple[int, int]] = {}

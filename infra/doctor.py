@@ -124,8 +124,7 @@ def _clock(bootstrap: str, prefix: str) -> Finding:
 
 def _clock_offset(bootstrap: str, topic: str) -> list[tuple[float, float]]:
     """Offset and uncertainty in milliseconds, of some tries: a busy moment spoils one."""
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0,
-                         "error_cb": lambda _error: None})  # fmt: skip
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0})
     found: list[tuple[float, float]] = []
 
     def delivered(error: Any, message: Any) -> None:

@@ -31,6 +31,7 @@ METHOD: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 SENT_OFFSET_MS_MAX: Final = 600_000.0
 RTT_MS_MAX: Final = 65_536.0
 TTL_MS_MAX: Final = 24 * 3600 * 1000
+CANDIDATES_MAX: Final = 1000  # of a primary: its ranking has to fit into a record
 AT_MS_MAX: Final = 1 << 53  # what a float64 still holds exactly
 
 # metric -> (lowest, highest) that it may be, both allowed
@@ -165,6 +166,8 @@ def _configuration(c: FailoverConfiguration) -> list[str]:
     found += [m for r in regions for m in _region(r, "potential_failover_regions")]
     if not regions:
         found.append("potential_failover_regions is empty")
+    if len(regions) > CANDIDATES_MAX:
+        found.append(f"potential_failover_regions has {len(regions)} regions, {CANDIDATES_MAX} at most")
     if c.primary_region in regions:
         found.append(f"{c.primary_region} cannot be its own failover region")
     found += [f"candidate {r} is given twice" for r in sorted({r for r in regions if regions.count(r) > 1})]
@@ -183,8 +186,8 @@ def policy_mistakes(p: Policy) -> list[str]:
     found: list[str] = []
     for spec in fields(p):
         value = getattr(p, spec.name)
-        if not math.isfinite(value) or value < 0:
-            found.append(f"policy.{spec.name} is {value:g}, not a number of 0 or more")
+        if not math.isfinite(value) or not (value == 0 or 1e-9 <= value <= 1e15):
+            found.append(f"policy.{spec.name} is {value:g}, not 0 or a number of 1e-9 to 1e15")
     for low, high in (
         ("latency_good_ms", "latency_bad_ms"),
         ("loss_good_ratio", "loss_bad_ratio"),

@@ -79,5 +79,4 @@ def _settings(bootstrap: str) -> dict[str, Any]:
         "linger.ms": 1,
         "reconnect.backoff.max.ms": 1_000,
         "log_level": 0,
-        "error_cb": lambda _error: None,
     }

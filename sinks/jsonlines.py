@@ -4,7 +4,7 @@ A flush writes its lines at once and ends with fsync. A crash, or a full disk, l
 is cut off when the file is next written to: a line that ends with a newline was whole.
 
 Which rankings are there already is read from the file itself when it is opened, by the first fields of each line
-(`rendering.as_json` puts them first; about a second a gigabyte). A sidecar with offsets would open faster, but would
+(`rendering.as_json` puts them first; some seconds a gigabyte). A sidecar with offsets would open faster, but would
 be a second truth: written before or after the lines, it is wrong after the crash that it is for.
 
 The file has one writer (an advisory lock says so). To rotate it, stop the sink, move it, start the sink.

@@ -27,6 +27,7 @@ CREATE_TIMEOUT_S: Final = 30.0
 REPLICATION_MAX: Final = 3
 
 _POLL_S: Final = 0.05
+_ASK_TIMEOUT_S: Final = 2.0
 _STEP_S: Final = 0.5
 _TRY_S: Final = 3.0
 _NOBODY_ANSWERED: Final = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT)
@@ -104,8 +105,7 @@ def topic_ids(bootstrap: str, names: Iterable[str]) -> dict[str, str]:
 
 def admin_client(bootstrap: str, **settings: Any) -> AdminClient:
     """A client that reports by exceptions alone. Keep a reference: a temporary's futures never resolve."""
-    quiet = {"log_level": 0, "error_cb": lambda _error: None}
-    return AdminClient({"bootstrap.servers": bootstrap, **quiet, **settings})
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **settings})
 
 
 def _new_topic(state: TopicState, copies: int) -> NewTopic:
@@ -157,8 +157,14 @@ def _not_led(admin: AdminClient, found: Any, names: list[str]) -> list[str]:
     places = [TopicPartition(name, number) for name in names for number in found[name].partitions]
     if not places:
         return []
-    asked = admin.list_offsets({place: OffsetSpec.latest() for place in places})
-    return [place.topic for place, future in asked.items() if future.exception(CREATE_TIMEOUT_S) is not None]
+    asked = admin.list_offsets({place: OffsetSpec.latest() for place in places}, request_timeout=_ASK_TIMEOUT_S)
+    waiting = []
+    for place, future in asked.items():
+        try:
+            future.result(2 * _ASK_TIMEOUT_S)
+        except (KafkaException, TimeoutError):
+            waiting.append(place.topic)
+    return waiting
 
 
 def _describe(admin: AdminClient, bootstrap: str, prefix: str) -> list[TopicState]:

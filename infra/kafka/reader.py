@@ -117,6 +117,6 @@ def _settings(bootstrap: str) -> dict[str, Any]:
         "enable.partition.eof": True,
         "fetch.queue.backoff.ms": 5,
         "reconnect.backoff.max.ms": 1_000,
+        # Silence by level, and no `error_cb`: Ctrl-C within a callback would not come out of `poll` as what it is.
         "log_level": 0,
-        "error_cb": lambda _error: None,
     }

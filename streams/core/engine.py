@@ -41,6 +41,9 @@ from streams.core.ranking import Ranked, path_weights, rank
 from streams.core.weights import METRICS
 
 ENGINE_VERSION: Final = "1"
+# Values of a primary in force at once; beyond, the earliest to expire goes. Whoever invents sources without end must
+# not make a snapshot that the broker refuses.
+_INJECTED_MAX: Final = 1000
 Published = FailoverRanking | PathWeights | DisruptionPrediction
 Catalogue = Mapping[str, Region]
 
@@ -105,6 +108,8 @@ class FailoverEngine:
         known = self._injected.get(key)
         if known is None or observed_at_ms >= known[2]:  # what comes late does not replace what is newer
             self._injected[key] = [metric.value, observed_at_ms + metric.ttl_ms, observed_at_ms]
+        if len(self._injected) > _INJECTED_MAX:
+            del self._injected[min(self._injected, key=lambda k: (self._injected[k][1], k))]
         return metric.metric == "healthy"
 
     def configure(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:

@@ -27,6 +27,7 @@ _EDGES_MS: Final = np.geomspace(0.25, 4000.0, 23)  # upper edges of all bins but
 _BINS: Final = len(_EDGES_MS) + 1
 _QUANTILE: Final = 0.95
 _NEVER: Final = -(1 << 62)
+_FORGET_TAUS: Final = 20  # exp(-20): a sample of then counts 2e-9
 
 # What a view is made of; each column is (views,) and starts at this value.
 _COLUMNS: Final[dict[str, tuple[Any, float]]] = {
@@ -83,6 +84,7 @@ class Paths:
             rows = _only(rows, place >= 0)
         if not len(rows["pane_at_ms"]):
             return
+        self._forget_silent(policy, observed_ms)
         view = self._views(panes, rows, targets)
         at = rows["pane_at_ms"]
         outcomes = rows["outcomes"].astype(np.float64)
@@ -167,6 +169,19 @@ class Paths:
     def _index(self) -> None:
         pairs = zip(self.columns["target"], self.columns["agent"], strict=True)
         self._number = {(int(t), self.agents[a]): i for i, (t, a) in enumerate(pairs)}
+
+    def _forget_silent(self, policy: Policy, observed_ms: float) -> None:
+        """Drop views whose agent left so long ago that nothing of them counts any more: agents come and go for ever."""
+        heard = self.columns["heard_at_observed_ms"]
+        keep = ~(observed_ms - heard > _FORGET_TAUS * policy.slow_tau_ms) | np.isneginf(heard)
+        if keep.all():
+            return
+        self.columns = {name: column[keep] for name, column in self.columns.items()}
+        self.variation = self.variation[keep]
+        used = sorted({int(a) for a in self.columns["agent"]})
+        self.agents = [self.agents[a] for a in used]
+        self.columns["agent"] = np.searchsorted(used, self.columns["agent"]).astype(np.int32)
+        self._index()
 
     def _views(self, panes: PathPanes, rows: dict[str, Array], targets: dict[str, int]) -> Array:
         """(rows,) number of each row's view; views not seen before are added."""

@@ -16,6 +16,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from infra.cli import _told, make_app
+from infra.kafka.admin import create_topics
+from infra.kafka.cluster import KafkaCluster
 from infra.processes import free_ports, wait_until
 from schemas.codec import decode_json
 from schemas.errors import ConfigError, ProximaError
@@ -148,6 +150,21 @@ def test_a_command_that_is_told_to_stop_says_so_by_its_exit_code(
         wait_until(lambda: b"undecodable" in log.read_bytes(), 20, "the first line", children=[tail])
         tail.send_signal(number)
         assert tail.wait(10) == code
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.kafka
+def test_ctrl_c_is_heard_while_the_broker_is_away(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with KafkaCluster.start() as cluster:
+        create_topics(cluster.bootstrap)
+        Topics(cluster.bootstrap, "").publish("observations", b"anything")
+        where = {"PROXIMA_KAFKA__BOOTSTRAP": cluster.bootstrap}
+        with running("tail", "observations", "--from-beginning", log_path=log, **where) as tail:
+            wait_until(lambda: b"undecodable" in log.read_bytes(), 20, "the first line", children=[tail])
+            cluster.kill(1)
+            tail.send_signal(signal.SIGINT)
+            assert tail.wait(10) == 130
     assert "Traceback" not in log.read_text()
 
 

@@ -1,4 +1,4 @@
-"""A sink whose broker is killed: it goes on when the broker does, and nothing is lost or committed twice."""
+"""A sink whose broker is killed: it goes on when the broker does, and can be stopped when it does not."""
 
 from __future__ import annotations
 
@@ -14,25 +14,17 @@ from tests.sinks.targets import RedisTarget
 pytestmark = pytest.mark.kafka
 
 
-def test_a_killed_broker_that_comes_back_is_a_pause(redis_target: RedisTarget) -> None:
+def test_a_killed_broker_is_a_pause_and_no_reason_to_hang(redis_target: RedisTarget) -> None:
     rankings = [ranking(p, s) for s in range(1, 101) for p in PRIMARIES]
     with KafkaCluster.start() as cluster:
-        pipeline = Pipeline(cluster.bootstrap, "")
-        create_topics(cluster.bootstrap)
-        publish(cluster.bootstrap, "", rankings[:250])
-        with pipeline.running(redis_target.open()):
+        bootstrap = cluster.bootstrap
+        create_topics(bootstrap)
+        publish(bootstrap, "", rankings[:250])
+        with Pipeline(bootstrap, "").running(redis_target.open()):  # it has to end within 30 s
             wait_until(lambda: redis_target.served() == latest_of(rankings[:250]), 30, "the first rankings")
             cluster.kill(1)
             cluster.restart(1)
-            publish(cluster.bootstrap, "", rankings[250:])
+            publish(bootstrap, "", rankings[250:])
             wait_until(lambda: redis_target.served() == latest_of(rankings), 60, "the rest")
-        assert committed(cluster.bootstrap, "", "test") == ends(cluster.bootstrap, "")
-
-
-def test_a_sink_can_be_stopped_while_its_broker_is_away(redis_target: RedisTarget) -> None:
-    with KafkaCluster.start() as cluster:
-        create_topics(cluster.bootstrap)
-        publish(cluster.bootstrap, "", [ranking(sequence=1)])
-        with Pipeline(cluster.bootstrap, "").running(redis_target.open()):  # which joins within 30 s, or fails
-            wait_until(lambda: redis_target.served() == {PRIMARIES[0]: 1}, 30, "the ranking")
+            wait_until(lambda: committed(bootstrap, "", "test") == ends(bootstrap, ""), 30, "the commit")
             cluster.kill(1)

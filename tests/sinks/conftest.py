@@ -57,7 +57,7 @@ class Pipeline:
             except BaseException as error:
                 died.append(error)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
             yield runner

@@ -297,7 +297,9 @@ class FaustBroker:
                         raise
                     missing.append(topic)
                 else:
-                    found[names[topic]] = (str(described.topic_id), len(described.partitions))
+                    # Kafka prints ids in the URL-safe alphabet, librdkafka in the other.
+                    topic_id = str(described.topic_id).replace("+", "-").replace("/", "_")
+                    found[names[topic]] = (topic_id, len(described.partitions))
         except Exception as error:
             raise KafkaUnavailableError(str(error), where=self._bootstrap, do="is it up, and may we?") from error
         if missing:

@@ -4,6 +4,7 @@
     fold.py       one journal partition folded: watermark, time, ticks, engines, rollback; no I/O
     journal.py    the file format of a journal, for replays without a broker
     broker.py     what a stage needs of Kafka, as a protocol
+    letters.py    dead letters, the same bytes whichever stage writes them
     intake.py     stage 1: validates, condenses samples into panes, re-keys by primary into `observations`
     decide.py     stage 2: restores, folds, publishes, snapshots, commits
     app.py        Faust and aiokafka, and everything that they do wrong; the only importer of both

@@ -134,7 +134,7 @@ def paths(view: View, primary: str, now_ms: int) -> RenderableType:
     if ranking is None:
         return Text(f"no ranking of {primary} yet; `proxima config get {primary}` says whether it is configured",
                     style="yellow")  # fmt: skip
-    weights = {p.target_region: p for p in view.weights[primary].paths} if primary in view.weights else {}
+    weights = view.weights[primary].paths() if primary in view.weights else {}
     prediction = view.predictions.get(primary)
     predicted = {p.target_region: p.probability for p in prediction.paths} if prediction is not None else {}
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
@@ -278,7 +278,7 @@ def _ratio(value: float | None) -> str:
 
 
 def _since(path: PathWeight | None) -> str:
-    return _ago(path.age_ms) if path is not None and path.age_ms is not None else "none"
+    return _ago(int(path.age_ms)) if path is not None and path.age_ms is not None else "none"
 
 
 def _ago(ms: int) -> str:

@@ -27,7 +27,15 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, ov
 import fastavro
 
 from schemas.errors import CodecError
-from schemas.records import RECORDS, FailoverConfiguration, InjectedMetric, Reason, Record, RegionCatalog
+from schemas.records import (
+    RECORDS,
+    FailoverConfiguration,
+    InjectedMetric,
+    OperatorDirective,
+    Reason,
+    Record,
+    RegionCatalog,
+)
 
 MAGIC = b"\xc3\x01"
 REGISTRY_MAGIC = b"\x00"
@@ -98,7 +106,7 @@ def decode(value: bytes, *expected: type[Any]) -> Any:
     return _builder(cls)(plain)
 
 
-def decode_json(value: bytes) -> InjectedMetric | FailoverConfiguration | RegionCatalog:
+def decode_json(value: bytes) -> InjectedMetric | FailoverConfiguration | RegionCatalog | OperatorDirective:
     """A record typed by hand; which one it is follows from its keys.
 
     Raises CodecError: MALFORMED when it is no JSON object, else OUT_OF_RANGE naming the keys that are missing,
@@ -110,11 +118,13 @@ def decode_json(value: bytes) -> InjectedMetric | FailoverConfiguration | Region
         raise CodecError(Reason.MALFORMED, f"is no JSON: {error}") from error
     if not isinstance(plain, dict):
         raise CodecError(Reason.MALFORMED, "is no JSON object")
-    cls: type[InjectedMetric | FailoverConfiguration | RegionCatalog] = InjectedMetric
+    cls: type[InjectedMetric | FailoverConfiguration | RegionCatalog | OperatorDirective] = InjectedMetric
     if "regions" in plain:
         cls = RegionCatalog
     elif "potential_failover_regions" in plain:
         cls = FailoverConfiguration
+    elif "directive_id" in plain:
+        cls = OperatorDirective
     return from_plain(cls, plain)
 
 

@@ -7,7 +7,7 @@ its schema's `doc`. Packed columns (ProbeBatch, PathPanes) are little-endian; `C
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar, Final
 
@@ -62,6 +62,7 @@ class Event(StrEnum):
     """Why a ranking was published."""
 
     TARGET_CHANGED = "TARGET_CHANGED"
+    TARGET_RESTORED = "TARGET_RESTORED"
     ORDER_CHANGED = "ORDER_CHANGED"
     ELIGIBILITY_CHANGED = "ELIGIBILITY_CHANGED"
     MODE_CHANGED = "MODE_CHANGED"
@@ -69,8 +70,29 @@ class Event(StrEnum):
     SCORE_MOVED = "SCORE_MOVED"
     CONFIG_ACCEPTED = "CONFIG_ACCEPTED"
     CONFIG_REJECTED = "CONFIG_REJECTED"
+    DIRECTIVE_ACCEPTED = "DIRECTIVE_ACCEPTED"
+    DIRECTIVE_REJECTED = "DIRECTIVE_REJECTED"
+    DIRECTIVE_ENDED = "DIRECTIVE_ENDED"
+    AGENTS_CHANGED = "AGENTS_CHANGED"
     GAP = "GAP"
     HEARTBEAT = "HEARTBEAT"
+
+
+class Directive(StrEnum):
+    """What an operator may order."""
+
+    PIN = "pin"
+    DRAIN = "drain"
+    FREEZE = "freeze"
+    STOP_ACTIONS = "stop-actions"
+
+
+class Failback(StrEnum):
+    """When a target that was left because it failed may be chosen again."""
+
+    IMMEDIATE = "immediate"
+    DELAYED = "delayed"
+    MANUAL = "manual"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +217,21 @@ class Policy:
     pessimistic_utility: float = 0.2
     stale_after_ms: int = 10000
     down_after_probes: int = 3
+    quorum_ratio: float = 0.51
+    must_be_healthy: list[str] = field(default_factory=list, hash=False)
+    fresh_ratio_min: float = 0.5
+    eligible_min: int = 1
     margin_ratio: float = 0.05
     dwell_ms: int = 3000
+    dwell_min_ms: int = 3000
+    failback: str = "delayed"
+    failback_delay_ms: int = 30000
+    ejection_base_ms: int = 30000
+    ejection_max_ms: int = 600000
+    ejection_forgive_ms: int = 300000
     heartbeat_ms: int = 10000
     publish_score_delta_ratio: float = 0.1
+    publish_ranks: int = 10
     prediction_every_ms: int = 5000
     prediction_horizon_ms: int = 30000
     disruption_loss_ratio: float = 0.5
@@ -215,6 +248,17 @@ class FailoverConfiguration:
     based_on: int = 0
     author: str = ""
     policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorDirective:
+    directive_id: str
+    kind: str
+    expires_at_ms: int
+    author: str
+    reason: str
+    primary_region: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,24 +345,41 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class PathWeight:
-    target_region: str
+    """One path of `PathWeights`."""
+
     weight: float
     baseline_weight: float
     network_weight: float
     confidence: float
-    latency_ms: float | None = None
-    loss_ratio: float | None = None
-    delay_variation_ms: float | None = None
-    bandwidth_bps: float | None = None
-    age_ms: int | None = None
+    latency_ms: float | None
+    loss_ratio: float | None
+    delay_variation_ms: float | None
+    bandwidth_bps: float | None
+    age_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class PathWeights:
+    """Every path of a primary at a tick, in columns of equal length; None where nobody knows."""
+
     primary_region: str
     decided_at_ms: int
     evidence_at_ms: int
-    paths: list[PathWeight]
+    targets: list[str]
+    weight: list[float]
+    baseline_weight: list[float]
+    network_weight: list[float]
+    confidence: list[float]
+    latency_ms: list[float | None]
+    loss_ratio: list[float | None]
+    delay_variation_ms: list[float | None]
+    bandwidth_bps: list[float | None]
+    age_ms: list[float | None]
+
+    def paths(self) -> dict[str, PathWeight]:
+        """Each path by its target."""
+        columns = [getattr(self, f.name) for f in fields(PathWeight)]
+        return {target: PathWeight(*row) for target, *row in zip(self.targets, *columns, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +419,20 @@ class Candidate:
     eligible: bool
     predicted_disruption: float | None = None
     ineligible_reason: str | None = None
+    suspicion_ratio: float = 0.0
+    waits: bool = False
     contributions: Mapping[str, float] = field(default_factory=dict)
     flip: Flip | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectiveInForce:
+    directive_id: str
+    kind: str
+    region: str | None
+    expires_at_ms: int
+    author: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +452,8 @@ class FailoverRanking:
     candidates: list[Candidate]
     target_region: str | None = None
     previous_target_region: str | None = None
+    suspect_agents: list[str] = field(default_factory=list)
+    directives: list[DirectiveInForce] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +477,7 @@ Record = (
     | InjectedMetric
     | RegionCatalog
     | FailoverConfiguration
+    | OperatorDirective
     | Observation
     | PathPanes
     | EngineChanged
@@ -421,6 +497,7 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         InjectedMetric,
         RegionCatalog,
         FailoverConfiguration,
+        OperatorDirective,
         Observation,
         PathPanes,
         EngineChanged,

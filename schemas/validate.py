@@ -6,7 +6,6 @@ record. Nothing here depends on configuration or on the clock, so every reader j
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -15,8 +14,11 @@ from typing import Any, Final
 from schemas.records import (
     AgentHealth,
     BandwidthMeasurement,
+    Directive,
+    Failback,
     FailoverConfiguration,
     InjectedMetric,
+    OperatorDirective,
     Outcome,
     Policy,
     ProbeBatch,
@@ -181,12 +183,32 @@ def _configuration(c: FailoverConfiguration) -> list[str]:
     return found + policy_mistakes(c.policy)
 
 
+def _directive(d: OperatorDirective) -> list[str]:
+    found = [
+        *_matching(SOURCE, d.directive_id, "directive_id"),
+        *([] if d.primary_region is None else _region(d.primary_region, "primary_region")),
+        *([] if d.region is None else _region(d.region, "region")),
+        *_within(d.expires_at_ms, 0, AT_MS_MAX, "expires_at_ms"),
+    ]
+    if d.kind not in list(Directive):
+        return [*found, f"kind {d.kind[:40]!r} is unknown: one of {', '.join(Directive)}"]
+    if d.kind == Directive.PIN and d.primary_region is None:
+        found.append("a pin names its primary_region")
+    if (d.region is None) == (d.kind in (Directive.PIN, Directive.DRAIN)):
+        found.append(f"{d.kind} {'names a region' if d.region is None else 'names no region'}")
+    for name, most in (("author", 128), ("reason", 1000)):
+        value = getattr(d, name)
+        if not value.strip() or len(value) > most:
+            found.append(f"{name} must be said, in {most} characters at most")
+    return found
+
+
 def policy_mistakes(p: Policy) -> list[str]:
     """Everything wrong with a policy: each number finite and in range, each `good` on the good side of its `bad`."""
     found: list[str] = []
     for spec in fields(p):
         value = getattr(p, spec.name)
-        if not math.isfinite(value) or not (value == 0 or 1e-9 <= value <= 1e15):
+        if isinstance(value, int | float) and not (value == 0 or 1e-9 <= value <= 1e15):  # false for NaN too
             found.append(f"policy.{spec.name} is {value:g}, not 0 or a number of 1e-9 to 1e15")
     for low, high in (
         ("latency_good_ms", "latency_bad_ms"),
@@ -201,7 +223,8 @@ def policy_mistakes(p: Policy) -> list[str]:
         if not 0 < getattr(p, name) <= 1:
             found.append(f"policy.{name} must be above 0, 1 at most")
     for name in ("stale_after_ms", "heartbeat_ms", "down_after_probes", "confidence_samples", "proximity_scale_km",
-                 "prediction_every_ms", "prediction_horizon_ms"):  # fmt: skip
+                 "prediction_every_ms", "prediction_horizon_ms", "publish_ranks", "quorum_ratio",
+                 "ejection_forgive_ms"):  # fmt: skip
         if getattr(p, name) <= 0:
             found.append(f"policy.{name} must be above 0")
     taus = ("fast_tau_ms", "slow_tau_ms")
@@ -210,7 +233,18 @@ def policy_mistakes(p: Policy) -> list[str]:
     found += [f"policy.{n} must be 100 at most" for n in shares if getattr(p, n) > 100]
     if p.latency_exponent + p.loss_exponent <= 0:
         found.append("policy.latency_exponent and policy.loss_exponent cannot both be 0")
-    return found
+    return found + _hold_down_mistakes(p)
+
+
+def _hold_down_mistakes(p: Policy) -> list[str]:
+    """Of what says when a target moves: who must agree, how long, and what is waited for."""
+    shares = ("quorum_ratio", "fresh_ratio_min")
+    found = [f"policy.{name} must be 1 at most" for name in shares if getattr(p, name) > 1]
+    pairs = (("dwell_min_ms", "dwell_ms"), ("ejection_base_ms", "ejection_max_ms"))
+    found += [f"policy.{a} must not be above policy.{b}" for a, b in pairs if getattr(p, a) > getattr(p, b)]
+    if p.failback not in list(Failback):
+        found.append(f"policy.failback {p.failback[:40]!r} is unknown: one of {', '.join(Failback)}")
+    return found + [m for agent in p.must_be_healthy for m in _matching(AGENT_ID, agent, "policy.must_be_healthy")]
 
 
 _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
@@ -220,4 +254,5 @@ _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     InjectedMetric: _injected,
     RegionCatalog: _catalog,
     FailoverConfiguration: _configuration,
+    OperatorDirective: _directive,
 }

@@ -168,7 +168,7 @@ class FailoverEngine:
             injected=injected,
         )
         published: list[Published] = [
-            PathWeights(self.primary, now_ms, self._evidence_at_ms, path_weights(ranked, self._bandwidth))
+            PathWeights(self.primary, now_ms, self._evidence_at_ms, regions, **path_weights(ranked, self._bandwidth))
         ]
         prediction = self._predictor.step(self.primary, regions, ranked.metrics, policy, now_ms)
         if prediction is not None:

@@ -9,11 +9,11 @@ eligibility, then score (rounded to 6 digits), then region id.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from schemas.records import Array, Candidate, Mode, PathWeight, Policy
+from schemas.records import Array, Candidate, Mode, Policy
 from streams.core.numbers import normal_cdf, significant
 from streams.core.paths import PathMetrics
 from streams.core.weights import METRICS, network_contributions
@@ -127,32 +127,28 @@ def rank(
     )
 
 
-def path_weights(ranked: Ranked, bandwidth_bps: Array) -> list[PathWeight]:
-    """Every path as published at a tick."""
+def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
+    """Columns of PathWeights: every path as published at a tick."""
     m = ranked.metrics
-    weight = significant(np.exp(sum(ranked.contributions.values(), np.zeros(len(ranked.regions)))))
-    confidence, latency, loss, variation, bandwidth = (
-        significant(c) for c in (m.confidence, m.latency_ms, m.loss_ratio, m.delay_variation_ms, bandwidth_bps)
-    )
-    return [
-        PathWeight(
-            target_region=region,
-            weight=float(weight[i]),
-            baseline_weight=float(ranked.baseline[i]),
-            network_weight=float(ranked.network[i]),
-            confidence=float(confidence[i]),
-            latency_ms=_or_none(latency[i]),
-            loss_ratio=_or_none(loss[i]),
-            delay_variation_ms=_or_none(variation[i]),
-            bandwidth_bps=_or_none(bandwidth[i]),
-            age_ms=None if np.isnan(m.age_ms[i]) else int(m.age_ms[i]),
-        )
-        for i, region in enumerate(ranked.regions)
-    ]
+    published = {
+        "weight": np.exp(sum(ranked.contributions.values(), np.zeros(len(ranked.regions)))),
+        "baseline_weight": ranked.baseline,
+        "network_weight": ranked.network,
+        "confidence": m.confidence,
+        "latency_ms": m.latency_ms,
+        "loss_ratio": m.loss_ratio,
+        "delay_variation_ms": m.delay_variation_ms,
+        "bandwidth_bps": bandwidth_bps,
+        "age_ms": m.age_ms,
+    }
+    rounded = {name: significant(column) for name, column in published.items()}
+    return {name: _or_none(column) for name, column in rounded.items()}
 
 
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _or_none(column: Array) -> list[float | None]:
+    found = column.astype(object)
+    found[~np.isfinite(column)] = None
+    return found.tolist()  # type: ignore[no-any-return]
 
 
 def _gates(known: Array, metrics: PathMetrics, healthy: Array, policy: Policy) -> list[str | None]:

@@ -19,7 +19,6 @@ from schemas.records import (
     DisruptionPrediction,
     FailoverRanking,
     PathPrediction,
-    PathWeight,
     PathWeights,
     Tick,
 )
@@ -46,8 +45,12 @@ def ranking(sequence: int = 1, **changed: Any) -> FailoverRanking:
 
 
 def weights(decided_at_ms: int = NOW_MS, latency_ms: float = 12.3) -> PathWeights:
-    measured = PathWeight("eu-central-1", 0.5, 0.5, 0.6, 0.9, latency_ms, 0.0125, 2.25, 1.5e9, 800)
-    return PathWeights(P, decided_at_ms, decided_at_ms, [measured, PathWeight("us-east-1", 0.1, 0.5, 0.2, 0.0)])
+    return PathWeights(
+        P, decided_at_ms, decided_at_ms, ["eu-central-1", "us-east-1"],
+        weight=[0.5, 0.1], baseline_weight=[0.5, 0.5], network_weight=[0.6, 0.2], confidence=[0.9, 0.0],
+        latency_ms=[latency_ms, None], loss_ratio=[0.0125, None], delay_variation_ms=[2.25, None],
+        bandwidth_bps=[1.5e9, None], age_ms=[800, None],
+    )  # fmt: skip
 
 
 def drawn(what: RenderableType, width: int = 140) -> str:
@@ -126,7 +129,7 @@ def test_a_primary_shows_every_path_with_what_was_measured() -> None:
 
 def test_older_weights_do_not_replace_newer() -> None:
     view = viewed(weights(NOW_MS, 10.0), weights(NOW_MS - 1, 99.0))
-    assert view.weights[P].paths[0].latency_ms == 10.0
+    assert view.weights[P].latency_ms[0] == 10.0
 
 
 def test_before_anything_came_it_says_what_to_look_at() -> None:

@@ -130,7 +130,9 @@ def test_each_mistake_of_a_configuration_is_said(change: dict[str, Any], said: s
 def test_the_default_policy_is_good_and_every_number_in_it_is_judged() -> None:
     assert policy_mistakes(Policy()) == []
     for field in fields(Policy):
-        wrong: tuple[Any, ...] = (math.nan, math.inf, -1.0) if field.type == "float" else (-1,)
+        wrong: tuple[Any, ...] = {
+            "float": (math.nan, math.inf, -1.0), "int": (-1,), "str": ("", "never"), "list[str]": ([""], ["a b"])
+        }[field.type]  # fmt: skip
         for value in wrong:
             changed: dict[str, Any] = {field.name: value}
             assert any(field.name in m for m in policy_mistakes(replace(Policy(), **changed))), field.name

@@ -61,7 +61,7 @@ def injected(
 
 
 def weight_of(story: Story, target: str) -> float:
-    return {p.target_region: p.weight for p in story.weights[-1].paths}[target]
+    return story.weights[-1].paths()[target].weight
 
 
 # What moves the target.
@@ -220,7 +220,7 @@ def test_paths_are_published_every_tick_and_rankings_only_when_there_is_somethin
     decided = [w.decided_at_ms for w in story.weights[2:]]  # the first two: at once, and the edge within T0's second
     assert decided == [T0 + 300 + 1000 * second for second in range(1, 61)]
     assert len(story.rankings) < 15
-    assert [p.target_region for p in story.weights[-1].paths] == list(TARGETS)
+    assert story.weights[-1].targets == list(TARGETS)
     assert weight_of(story, "t-1") > weight_of(story, "t-2") > weight_of(story, "t-3")
     assert story.last.evidence_at_ms <= story.now_ms
 

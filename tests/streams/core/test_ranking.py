@@ -165,11 +165,9 @@ def test_candidates_tell_the_same_as_the_ranking_in_order_of_rank(paths: dict[st
 def test_published_paths_carry_finite_numbers_or_nothing(paths: dict[str, Path]) -> None:
     result = ranked(paths)
     published = path_weights(result, np.array([p.bandwidth_bps for p in paths.values()]))
-    assert [p.target_region for p in published] == list(paths)
-    for path, score in zip(published, result.score, strict=True):
-        numbers = [getattr(path, f.name) for f in fields(path)]
-        assert all(math.isfinite(n) for n in numbers if isinstance(n, float))
-        assert path.weight == pytest.approx(score, rel=2e-4)
+    assert {len(column) for column in published.values()} == {len(paths)}
+    assert all(n is None or math.isfinite(n) for column in published.values() for n in column)
+    assert published["weight"] == pytest.approx(result.score.tolist(), rel=2e-4)
 
 
 @settings(max_examples=60)

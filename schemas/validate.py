@@ -238,7 +238,7 @@ def policy_mistakes(p: Policy) -> list[str]:
 
 def _hold_down_mistakes(p: Policy) -> list[str]:
     """Of what says when a target moves: who must agree, how long, and what is waited for."""
-    shares = ("quorum_ratio", "fresh_ratio_min")
+    shares = ("quorum_ratio", "fresh_ratio_min", "sure_ratio")
     found = [f"policy.{name} must be 1 at most" for name in shares if getattr(p, name) > 1]
     pairs = (("dwell_min_ms", "dwell_ms"), ("ejection_base_ms", "ejection_max_ms"))
     found += [f"policy.{a} must not be above policy.{b}" for a, b in pairs if getattr(p, a) > getattr(p, b)]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schemas.codec import decode, encode, to_plain
+from schemas.codec import decode, encode, from_plain, to_plain
 from schemas.errors import CodecError
 from schemas.records import (
     AgentHealth,
@@ -32,6 +32,7 @@ from schemas.records import (
     FailoverRanking,
     InjectedMetric,
     Observation,
+    OperatorDirective,
     PathPanes,
     PathWeights,
     Reason,
@@ -50,7 +51,8 @@ from streams.letters import letter
 
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
 _BODIES: Final = (
-    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, FailoverConfiguration, RegionCatalog
+    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, FailoverConfiguration, RegionCatalog,
+    OperatorDirective
 )  # fmt: skip
 
 
@@ -99,6 +101,7 @@ class JournalFold:
         self._tick = 0
         self._catalogue: dict[str, Region] = {}
         self._catalogue_version = 0
+        self._directives: dict[str, OperatorDirective] = {}  # for primaries that are configured later
         self._watermarks: dict[str, list[int]] = {}  # source -> [first offset, next offset, part, parts]
         self.engines: dict[str, FailoverEngine] = {}
         self._other_version: str | None = None  # of the snapshots restored, while EngineChanged is awaited
@@ -219,6 +222,8 @@ class JournalFold:
     def _take(self, body: Record, observation: Observation, record: JournalRecord) -> list[Output]:
         if isinstance(body, RegionCatalog):
             return self._take_catalogue(body, record)
+        if isinstance(body, OperatorDirective):
+            return self._take_directive(body, record)
         primary = observation.primary_region or ""
         if primary not in self.engines:
             return self._first_configuration(body, primary, record)
@@ -259,6 +264,15 @@ class JournalFold:
                 self._guarded(primary, record, lambda e: e.catalogue_changed(self._catalogue))
         return []
 
+    def _take_directive(self, directive: OperatorDirective, record: JournalRecord) -> list[Output]:
+        self._directives = {i: d for i, d in self._directives.items() if d.expires_at_ms > self.clock_ms}
+        self._directives.pop(directive.directive_id, None)
+        if directive.expires_at_ms > self.clock_ms:
+            self._directives[directive.directive_id] = directive
+        now_ms = self.clock_ms
+        concerned = [p for p in sorted(self.engines) if self._guarded(p, record, lambda e: e.direct(directive, now_ms))]
+        return [out for primary in concerned for out in self._evaluate(primary, now_ms, record)]
+
     def _first_configuration(self, body: Record, primary: str, record: JournalRecord) -> list[Output]:
         if not isinstance(body, FailoverConfiguration):
             detail = f"{primary or 'its primary'} has no failover configuration"
@@ -269,7 +283,9 @@ class JournalFold:
         if (record.offset, body.primary_region, False) in self._poison:
             return []
         try:
-            self.engines[body.primary_region] = self._engine(body, self._catalogue)
+            engine = self.engines[body.primary_region] = self._engine(body, self._catalogue)
+            for directive in self._directives.values():
+                engine.direct(directive, self.clock_ms)
         except Exception as error:
             raise _EngineFailedError(body.primary_region, error) from error
         self.engines[body.primary_region].muted = self.awaits_engine_change
@@ -313,6 +329,7 @@ class JournalFold:
             "tick": self._tick,
             "catalogue_version": self._catalogue_version,
             "catalogue": [list(to_plain(r).values()) for r in self._catalogue.values()],
+            "directives": [to_plain(d) for d in self._directives.values()],
             "watermarks": self._watermarks,
         }
         found.append(self._snapshot(SHARED, offset, shared, {}, muted=self.awaits_engine_change))
@@ -341,6 +358,8 @@ class JournalFold:
                 self._observed_ms, self._tick = scalars["observed_ms"], scalars["tick"]
                 self._catalogue_version = scalars["catalogue_version"]
                 self._catalogue = {r[0]: Region(*r) for r in scalars["catalogue"]}
+                directives = [from_plain(OperatorDirective, d) for d in scalars.get("directives", [])]
+                self._directives = {d.directive_id: d for d in directives}
                 self._watermarks = {k: list(v) for k, v in scalars["watermarks"].items()}
             else:
                 engine = self._engine.load(scalars, from_columns(snapshot.columns))

@@ -2,11 +2,18 @@
 
     numbers.py      rounding, bounds and quantiles that decisions rest on
     panes.py        probe samples condensed into panes (intake's half)
-    paths.py        rolling state of a primary's paths (decide's half)
+    paths.py        rolling state of a primary's paths, one view an agent and target (decide's half)
+    views.py        what the agents say together: quorum, suspects, metrics of each path
+    injected.py     metrics from outside, until they expire
     baseline.py     weight of a path before anything is measured: proximity and capacity
     weights.py      utilities of what is measured, and the network weight
-    ranking.py      gates, scores, order, and why
+    ranking.py      gates, scores, order, mode
+    sensitivity.py  how sure an order is, and what would change it
+    damping.py      who may not be chosen yet, because it failed: ejection and failback
+    directives.py   operators' pins, drains and freezes in force
     holddown.py     when a better target may replace the one in use
+    shown.py        what the last published ranking said, and whether another is due
+    reason.py       a ranking's reason, as a sentence
     prediction.py   disruptions learnt online; the only importer of river
     engine.py       FailoverEngine: all of it for one primary
     state.py        an engine's state as columns and scalars, to a snapshot and back

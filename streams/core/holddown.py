@@ -1,20 +1,28 @@
 """Hold-down: when a better target may replace the one in use.
 
-    NONE --something eligible--> STEADY --challenger leads--> CHALLENGED --led for dwell--> STEADY (new target)
+    NONE --something eligible--> STEADY --challenger leads--> CHALLENGED --led for long enough--> STEADY (new target)
                                     ^                             |
                                     +------- lead lost -----------+
 
 A flapping network makes a naive ranking move traffic back and forth, and each move costs more than the few
-milliseconds it wins. So a challenger has to lead by `margin_ratio` for `dwell_ms`, in journal time. A target that is no
-longer eligible is left at once, for the best of the rest or, when all are dead, for nowhere.
+milliseconds it wins. So a challenger has to lead by the margin, and probably so, for the dwell, in journal time. A
+larger lead needs less: lead x time counts, from `dwell_min_ms` on. Two moves by lead are never closer than the dwell.
+A target that is no longer eligible is left at once, for the best of the rest or, when all are dead, for nowhere.
+
+Operators come first: FROZEN keeps the target whatever happens, PINNED sets it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+from schemas.records import Policy
+
+_NEVER: Final = -(1 << 62)
 
 
 class Phase(StrEnum):
@@ -26,8 +34,10 @@ class Phase(StrEnum):
 
 
 class Signal(StrEnum):
-    """What the latest scores say to it, the first that holds in this order."""
+    """What operators and the latest scores say to it, the first that holds in this order."""
 
+    FROZEN = "FROZEN"
+    PINNED = "PINNED"
     TARGET_LOST = "TARGET_LOST"
     NOTHING_ELIGIBLE = "NOTHING_ELIGIBLE"
     TARGET_UNUSABLE = "TARGET_UNUSABLE"
@@ -38,21 +48,28 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where a transition goes, and whether the target in use becomes the challenger."""
+    """Where a transition goes, and whether the target becomes the one proposed (in TARGET_LOST: nobody)."""
 
     phase: Phase
     move: bool = False
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Step]] = {
+    (Phase.NONE, Signal.FROZEN): Step(Phase.NONE),
+    (Phase.NONE, Signal.PINNED): Step(Phase.STEADY, move=True),
     (Phase.NONE, Signal.NOTHING_ELIGIBLE): Step(Phase.NONE),
-    (Phase.STEADY, Signal.TARGET_LOST): Step(Phase.NONE, move=True),
-    (Phase.CHALLENGED, Signal.TARGET_LOST): Step(Phase.NONE, move=True),
     (Phase.NONE, Signal.TARGET_UNUSABLE): Step(Phase.STEADY, move=True),
+    (Phase.STEADY, Signal.FROZEN): Step(Phase.STEADY),
+    (Phase.STEADY, Signal.PINNED): Step(Phase.STEADY, move=True),
+    (Phase.STEADY, Signal.TARGET_LOST): Step(Phase.NONE, move=True),
     (Phase.STEADY, Signal.NOTHING_ELIGIBLE): Step(Phase.STEADY),
     (Phase.STEADY, Signal.TARGET_UNUSABLE): Step(Phase.STEADY, move=True),
+    (Phase.STEADY, Signal.DWELL_OVER): Step(Phase.STEADY, move=True),  # one evaluation was lead enough
     (Phase.STEADY, Signal.CHALLENGER_LEADS): Step(Phase.CHALLENGED),
     (Phase.STEADY, Signal.NOBODY_LEADS): Step(Phase.STEADY),
+    (Phase.CHALLENGED, Signal.FROZEN): Step(Phase.STEADY),
+    (Phase.CHALLENGED, Signal.PINNED): Step(Phase.STEADY, move=True),
+    (Phase.CHALLENGED, Signal.TARGET_LOST): Step(Phase.NONE, move=True),
     (Phase.CHALLENGED, Signal.NOTHING_ELIGIBLE): Step(Phase.STEADY),
     (Phase.CHALLENGED, Signal.TARGET_UNUSABLE): Step(Phase.STEADY, move=True),
     (Phase.CHALLENGED, Signal.DWELL_OVER): Step(Phase.STEADY, move=True),
@@ -62,37 +79,64 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Step]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a moment's scores and operators say to the target in use.
+
+    `best`: best candidate that may be chosen, None: nobody. `usable`: the target in use may stay. `lead`: logarithm of
+    the best's score over that of the target in use, where the best is another and leads it by the margin and probably
+    so; else 0. The lead's time runs on when the leader changes: it is the target in use that is no longer the best.
+    """
+
+    best: str | None
+    usable: bool
+    lead: float = 0.0
+    frozen: bool = False
+    pinned: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HoldDown:
-    """State: the target in use, and since when (journal time) somebody has led it."""
+    """State: the target in use, for how long somebody has led it and by how much, and when it last moved by lead."""
 
     phase: Phase = Phase.NONE
     target: str | None = None
-    led_since_ms: int = 0
+    led_ms: int = 0
+    lead_ms: float = 0.0  # lead (a logarithm) times milliseconds
+    seen_at_ms: int = _NEVER
+    moved_at_ms: int = _NEVER
 
-    def step(
-        self, best: str | None, *, usable: bool, leads: bool, now_ms: int, dwell_ms: int
-    ) -> tuple[HoldDown, Signal]:
-        """The state after this moment.
-
-        `best`: best eligible candidate, None: nothing eligible. `usable`: the target in use is still eligible.
-        `leads`: `best` is another than the target in use and leads it by the margin. The lead's time runs on when
-        the leader changes: it is the target in use that is no longer the best.
-        """
-        if best is None:
-            lost = self.target is not None and not usable
-            signal = Signal.TARGET_LOST if lost else Signal.NOTHING_ELIGIBLE
-        elif not usable:
-            signal = Signal.TARGET_UNUSABLE
-        elif leads:
-            over = self.phase is Phase.CHALLENGED and now_ms - self.led_since_ms >= dwell_ms
-            signal = Signal.DWELL_OVER if over or dwell_ms == 0 else Signal.CHALLENGER_LEADS
-        else:
-            signal = Signal.NOBODY_LEADS
-        phase = self.phase
-        if signal is Signal.DWELL_OVER and phase is Phase.STEADY:  # no dwell at all
-            phase = Phase.CHALLENGED
-        to = TRANSITIONS[phase, signal]
+    def step(self, proposal: Proposal, policy: Policy, now_ms: int) -> tuple[HoldDown, Signal]:
+        """The state after this moment, and what it was that moved it. Times are journal time, milliseconds."""
+        passed_ms = min(max(now_ms - self.seen_at_ms, 0), policy.dwell_ms) if self.seen_at_ms != _NEVER else 0
+        leading = proposal.lead > 0 and proposal.usable
+        led_ms = self.led_ms + passed_ms if leading else 0
+        lead_ms = self.lead_ms + proposal.lead * passed_ms if leading else 0.0
+        enough = (
+            lead_ms >= math.log1p(policy.margin_ratio) * policy.dwell_ms
+            and led_ms >= policy.dwell_min_ms
+            and now_ms - self.moved_at_ms >= policy.dwell_ms
+        )
+        signal = self._signal(proposal, leading=leading, enough=enough)
+        to = TRANSITIONS[self.phase, signal]
+        after = replace(self, phase=to.phase, led_ms=led_ms, lead_ms=lead_ms, seen_at_ms=now_ms)
+        if to.phase is not Phase.CHALLENGED:
+            after = replace(after, led_ms=0, lead_ms=0.0)
         if to.move:
-            return replace(self, phase=to.phase, target=best), signal
-        started = to.phase is Phase.CHALLENGED and self.phase is not Phase.CHALLENGED
-        return replace(self, phase=to.phase, led_since_ms=now_ms if started else self.led_since_ms), signal
+            after = replace(after, target=proposal.pinned if signal is Signal.PINNED else proposal.best)
+        if signal is Signal.DWELL_OVER:
+            after = replace(after, moved_at_ms=now_ms)
+        return after, signal
+
+    def _signal(self, proposal: Proposal, *, leading: bool, enough: bool) -> Signal:
+        if proposal.frozen:
+            return Signal.FROZEN
+        if proposal.pinned is not None:
+            return Signal.PINNED
+        if proposal.best is None:
+            lost = self.target is not None and not proposal.usable
+            return Signal.TARGET_LOST if lost else Signal.NOTHING_ELIGIBLE
+        if not proposal.usable:
+            return Signal.TARGET_UNUSABLE
+        if leading:
+            return Signal.DWELL_OVER if enough else Signal.CHALLENGER_LEADS
+        return Signal.NOBODY_LEADS

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from schemas.records import Array
 
@@ -25,11 +24,11 @@ def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
     return np.where(ordinary, np.rint(values * up / down) / up * down, values)
 
 
-def proven_share(failed: Array, sent: Array, z: float = 1.645) -> Array:
+def proven_share(failed: Array, sent: Array, z: float) -> Array:
     """Lower bound of a failure ratio: what so few probes prove, so that one lost probe is no loss of 10 %.
 
     Shapes: both (paths,), decayed counts of 0 or more. Returns (paths,), in [0, 1]; NaN where nothing was sent.
-    Source: E. B. Wilson 1927, score interval; z = 1.645 is its one-sided 95 %.
+    `z`: quantile of the standard normal distribution, 1.645 for one-sided 95 %. Source: E. B. Wilson 1927.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = failed / sent
@@ -39,6 +38,6 @@ def proven_share(failed: Array, sent: Array, z: float = 1.645) -> Array:
     return np.where(failed > 0, np.clip(low, 0.0, 1.0), ratio)
 
 
-def normal_cdf(x: float) -> float:
-    """Probability that a standard normal variable is at most x."""
-    return 0.5 * math.erfc(-x / math.sqrt(2))
+def normal_cdf(z: Array) -> Array:
+    """Probability that a standard normal variable is at most z; any shape."""
+    return ndtr(z)  # type: ignore[no-any-return]

@@ -4,30 +4,40 @@
 
 Gates come first: a candidate that fails one is not eligible, with the reason, however good its score. The order is by
 eligibility, then score (rounded to 6 digits), then region id.
+
+Modes: THIN when too small a share of the candidates has fresh data (the target in use is kept), else PANIC when fewer
+are eligible than there should be (the least bad is ranked, never a known-dead one), else NORMAL.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
 from schemas.records import Array, Candidate, Mode, Policy
-from streams.core.numbers import normal_cdf, significant
-from streams.core.paths import PathMetrics
-from streams.core.weights import METRICS, network_contributions
+from streams.core.numbers import significant
+from streams.core.sensitivity import flips, log_score_error, order_confidence
+from streams.core.views import PathMetrics
+from streams.core.weights import METRICS, NetworkWeight, network_weight
 
-# Gates in order: the first that holds is the reason. A known-dead candidate is not ranked even in PANIC.
+# Gates in order: the first that holds is the reason.
 UNKNOWN_REGION: Final = "UNKNOWN_REGION"
+DRAINED: Final = "DRAINED"
 UNHEALTHY: Final = "UNHEALTHY"
-NO_DATA: Final = "NO_DATA"
-STALE: Final = "STALE"
 DOWN: Final = "DOWN"
-DEAD: Final = frozenset((DOWN, UNHEALTHY, UNKNOWN_REGION))
+VETOED: Final = "VETOED"
+EJECTED: Final = "EJECTED"
+STALE: Final = "STALE"
+NO_DATA: Final = "NO_DATA"
+GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, DOWN, VETOED, EJECTED, STALE, NO_DATA)
+# Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
+DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, DOWN))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ranked:
     """Candidates of a primary at a moment, in the configuration's order; `order` indexes them, best first."""
 
@@ -38,16 +48,33 @@ class Ranked:
     network: Array
     contributions: dict[str, Array]
     reasons: list[str | None]
-    order: list[int]
+    eligible: Array
+    order: Array
     mode: Mode
-    order_confidence: float
     metrics: PathMetrics
+    parts: NetworkWeight
+    policy: Policy
 
-    def best(self) -> str | None:
-        """First choice: the best eligible; in PANIC the least bad that is not known to be dead; None: nobody."""
-        first = self.order[0]
-        if self.reasons[first] is None or (self.mode is Mode.PANIC and self.reasons[first] not in DEAD):
-            return self.regions[first]
+    @cached_property
+    def error(self) -> Array:
+        """(regions,) standard error of ln score."""
+        return log_score_error(self.parts, self.metrics, self.policy)
+
+    @property
+    def order_confidence(self) -> float:
+        """Probability that the first is really the best (see `sensitivity.py`)."""
+        return order_confidence(self.order, self.eligible, self.score, self.error)
+
+    def best(self, barred: Array | None = None) -> str | None:
+        """First choice: the best eligible; in PANIC the least bad that is not known to be dead; None: nobody.
+
+        `barred` (regions,) bool: not to be chosen while another may be.
+        """
+        free = self.order if barred is None else self.order[~barred[self.order]]
+        firsts: list[int] = [*free[:1].tolist(), int(self.order[0])]
+        for first in firsts:
+            if self.eligible[first] or (self.mode is Mode.PANIC and self.reasons[first] not in DEAD):
+                return self.regions[first]
         return None
 
     def usable(self, region: str | None) -> bool:
@@ -57,9 +84,13 @@ class Ranked:
         reason = self.reasons[self.regions.index(region)]
         return reason is None or (self.mode is not Mode.NORMAL and reason not in DEAD)
 
-    def candidates(self, predicted: dict[str, float]) -> list[Candidate]:
-        """In order of rank."""
-        m = self.metrics
+    def candidates(self, predicted: dict[str, float], waits: Array | None = None) -> list[Candidate]:
+        """In order of rank; `waits` (regions,) bool: held back by the failback policy."""
+        log_score = np.log(self.score)
+        flip = flips(self.order, self.eligible, log_score, self.parts, self.policy)
+        confidence = significant(self.metrics.confidence).tolist()
+        suspicion = significant(self.metrics.suspicion_ratio).tolist()
+        contributions = {name: value.tolist() for name, value in self.contributions.items()}
         return [
             Candidate(
                 region_id=self.regions[i],
@@ -69,13 +100,16 @@ class Ranked:
                 baseline_weight=float(self.baseline[i]),
                 network_weight=float(self.network[i]),
                 readiness=0.0 if self.reasons[i] == UNHEALTHY else 1.0,
-                confidence=float(significant(m.confidence[i])),
+                confidence=confidence[i],
                 eligible=self.reasons[i] is None,
                 predicted_disruption=predicted.get(self.regions[i]),
                 ineligible_reason=self.reasons[i],
-                contributions={name: float(value[i]) for name, value in self.contributions.items()},
+                suspicion_ratio=suspicion[i],
+                waits=waits is not None and bool(waits[i]),
+                contributions={name: value[i] for name, value in contributions.items()},
+                flip=flip[i],
             )
-            for rank, i in enumerate(self.order, start=1)
+            for rank, i in enumerate(self.order.tolist(), start=1)
         ]
 
 
@@ -88,11 +122,15 @@ def rank(
     known: Array,
     bandwidth_bps: Array,
     injected: dict[str, Array],
+    drained: Array | None = None,
+    ejected: Array | None = None,
+    name_order: Array | None = None,
 ) -> Ranked:
     """Score and order the candidates.
 
     Shapes: all arrays (regions,). `baseline` in (0, 1]; `known`: bool, in the catalogue or given a weight;
-    `bandwidth_bps` and `injected` (by metric, and `healthy`) NaN where nobody said so.
+    `bandwidth_bps` and `injected` (by metric, and `healthy`) NaN where nobody said so; `drained`, `ejected`: bool;
+    `name_order`: each region's place in alphabetical order, if the caller knows it already.
     """
     measured = {
         "latency_ms": metrics.latency_ms,
@@ -100,40 +138,64 @@ def rank(
         "delay_variation_ms": metrics.delay_variation_ms,
         "bandwidth_bps": bandwidth_bps,
     }
-    logs = network_contributions(measured, {m: injected[m] for m in METRICS}, metrics.confidence, policy)
-    log_network = sum(logs.values(), np.zeros(len(regions)))
-    contributions = {"baseline": policy.baseline_exponent * np.log(baseline), **logs}
-    contributions = {name: significant(value) for name, value in contributions.items()}
-    score = significant(np.exp(contributions["baseline"] + log_network))
-    reasons = _gates(known, metrics, injected["healthy"], policy)
-    eligible = np.array([r is None for r in reasons])
-    dead = np.array([r in DEAD for r in reasons])
-    order = sorted(range(len(regions)), key=lambda i: (not eligible[i], bool(dead[i]), -score[i], regions[i]))
-    fresh = int((metrics.age_ms <= policy.stale_after_ms).sum())  # NaN, never heard, is not
-    mode = Mode.NORMAL if eligible.any() else Mode.PANIC if fresh else Mode.THIN
+    parts = network_weight(measured, {m: injected[m] for m in METRICS}, metrics.confidence, policy)
+    logs = {"baseline": policy.baseline_exponent * np.log(baseline), **parts.contributions}
+    contributions = dict(zip(logs, significant(np.stack(list(logs.values()))), strict=True))
+    log_network = np.sum(list(parts.contributions.values()), axis=0)
+    score, network, shown_baseline = significant(
+        np.stack((np.exp(contributions["baseline"] + log_network), np.exp(log_network), baseline))
+    )
+    no = np.zeros(len(regions), bool)
+    gates = {
+        UNKNOWN_REGION: ~known,
+        DRAINED: no if drained is None else drained,
+        UNHEALTHY: injected["healthy"] == 0,
+        DOWN: metrics.down,
+        VETOED: metrics.vetoed,
+        EJECTED: no if ejected is None else ejected,
+        STALE: ~np.isnan(metrics.age_ms) & ~_fresh(metrics, policy),
+        NO_DATA: np.isnan(metrics.age_ms),
+    }
+    reasons = np.full(len(regions), None, object)
+    for name in reversed(GATES):
+        reasons[gates[name]] = name
+    eligible = ~np.any(list(gates.values()), axis=0)
+    dead = np.any([gates[name] for name in DEAD], axis=0)
+    names = np.argsort(np.argsort(regions)) if name_order is None else name_order
+    order = np.lexsort((names, -score, dead, ~eligible))
     best = score[eligible].max() if eligible.any() else 1.0
     return Ranked(
         regions=regions,
         score=score,
         normalized=np.where(eligible, significant(score / best), 0.0),
-        baseline=significant(baseline),
-        network=significant(np.exp(log_network)),
+        baseline=shown_baseline,
+        network=network,
         contributions=contributions,
-        reasons=reasons,
+        reasons=reasons.tolist(),
+        eligible=eligible,
         order=order,
-        mode=mode,
-        order_confidence=_order_confidence(order, eligible, score, metrics),
+        mode=_mode(_fresh(metrics, policy), eligible, policy),
         metrics=metrics,
+        parts=parts,
+        policy=policy,
     )
+
+
+def _fresh(metrics: PathMetrics, policy: Policy) -> Array:
+    """(regions,) bool: somebody who is not suspect measured it lately; never heard is not fresh."""
+    return metrics.trusted & (metrics.age_ms <= policy.stale_after_ms)
+
+
+def _mode(fresh: Array, eligible: Array, policy: Policy) -> Mode:
+    if not fresh.any() or fresh.mean() < policy.fresh_ratio_min:
+        return Mode.THIN
+    return Mode.PANIC if eligible.sum() < policy.eligible_min else Mode.NORMAL
 
 
 def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
     """Columns of PathWeights: every path as published at a tick."""
     m = ranked.metrics
-    published = {
-        "weight": np.exp(sum(ranked.contributions.values(), np.zeros(len(ranked.regions)))),
-        "baseline_weight": ranked.baseline,
-        "network_weight": ranked.network,
+    measured = {
         "confidence": m.confidence,
         "latency_ms": m.latency_ms,
         "loss_ratio": m.loss_ratio,
@@ -141,40 +203,16 @@ def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
         "bandwidth_bps": bandwidth_bps,
         "age_ms": m.age_ms,
     }
-    rounded = {name: significant(column) for name, column in published.items()}
-    return {name: _or_none(column) for name, column in rounded.items()}
+    rounded = dict(zip(measured, significant(np.stack(list(measured.values()))), strict=True))
+    return {
+        "weight": ranked.score.tolist(),
+        "baseline_weight": ranked.baseline.tolist(),
+        "network_weight": ranked.network.tolist(),
+        **{name: _or_none(column) for name, column in rounded.items()},
+    }
 
 
 def _or_none(column: Array) -> list[float | None]:
     found = column.astype(object)
     found[~np.isfinite(column)] = None
     return found.tolist()  # type: ignore[no-any-return]
-
-
-def _gates(known: Array, metrics: PathMetrics, healthy: Array, policy: Policy) -> list[str | None]:
-    reasons = np.full(len(known), None, object)
-    # Later lines win, so they stand in reverse order of importance.
-    reasons[np.isnan(metrics.age_ms)] = NO_DATA
-    with np.errstate(invalid="ignore"):
-        reasons[metrics.age_ms > policy.stale_after_ms] = STALE
-    reasons[metrics.down] = DOWN
-    reasons[healthy == 0] = UNHEALTHY
-    reasons[~known] = UNKNOWN_REGION
-    return list(reasons)
-
-
-def _order_confidence(order: list[int], eligible: Array, score: Array, m: PathMetrics) -> float:
-    """Probability that the first is really better than the second, given how much their measurements spread.
-
-    ln score is taken as normal: its standard deviation is that of the mean latency (delay variation's 95th percentile
-    over 1.645 and the latency, over the root of the samples) plus what confidence lacks.
-    """
-    if len(order) < 2 or not eligible[order[1]]:
-        return 1.0 if eligible[order[0]] else 0.0
-    pair = np.array(order[:2])
-    latency_ms = np.maximum(m.latency_ms[pair], 1e-3)  # panes count whole microseconds: a shorter one is 0
-    relative = np.nan_to_num(m.delay_variation_ms[pair] / latency_ms) / 1.645
-    deviation = relative / np.sqrt(np.maximum(m.samples[pair], 1.0)) + (1.0 - m.confidence[pair])
-    spread = float(np.sqrt((deviation**2).sum()))
-    lead = float(np.log(score[pair[0]] / score[pair[1]]))
-    return float(significant(normal_cdf(lead / spread) if spread > 0 else 0.5 if lead == 0 else 1.0))

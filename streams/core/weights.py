@@ -6,6 +6,8 @@ joins or leaves reorders nobody. Everything is kept as natural logarithms: a ran
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,25 +17,51 @@ from schemas.records import Array, Policy
 METRICS: Final = ("latency_ms", "loss_ratio", "delay_variation_ms", "bandwidth_bps")
 
 
-def log_utility(metric: str, values: Array, policy: Policy) -> Array:
-    """ln of a metric's utility: 0 at `good` or better, ln(utility_floor) at `bad` or worse.
+@dataclass(frozen=True, slots=True)
+class NetworkWeight:
+    """ln of the network weight in parts. Every array is (paths,).
 
-    Between, it is linear in the metric's logarithm (impairment goes with ratios of delay and bandwidth), for loss in
-    the ratio itself (a retransmission costs the same at 1 % as at 10 %). Shapes: (paths,) in and out; NaN stays NaN.
+    `contributions`: by metric, and `uncertainty`; they sum to ln N. `impairment`: by metric, of the value that counts,
+    on the policy's scale from 0 (good) to 1 (bad). `gain`: by metric, how much ln N rises for a fall of the impairment
+    by 1; 0 where nobody knows the metric. `values`: the values that count: measured, else injected.
+    """
+
+    contributions: dict[str, Array]
+    impairment: dict[str, Array]
+    gain: dict[str, Array]
+    values: dict[str, Array]
+
+
+def impairment(metric: str, values: Array, policy: Policy) -> Array:
+    """How bad a metric is on the policy's scale: 0 at `good` or better, 1 at `bad` or worse.
+
+    Between, it is linear in the metric's logarithm (harm goes with ratios of delay and bandwidth), for loss in the
+    ratio itself (a retransmission costs the same at 1 % as at 10 %). Shapes: (paths,) in and out; NaN stays NaN.
     """
     good, bad = _anchors(metric, policy)
     if metric == "loss_ratio":
-        impairment = (values - good) / (bad - good)
-    else:
-        with np.errstate(divide="ignore"):
-            impairment = (np.log(values) - np.log(good)) / (np.log(bad) - np.log(good))
-    return np.clip(impairment, 0.0, 1.0) * np.log(policy.utility_floor)  # type: ignore[no-any-return]
+        return np.clip((values - good) / (bad - good), 0.0, 1.0)
+    with np.errstate(divide="ignore"):
+        return np.clip((np.log(values) - np.log(good)) / (np.log(bad) - np.log(good)), 0.0, 1.0)  # type: ignore[no-any-return]
 
 
-def network_contributions(
+def at_impairment(metric: str, impairments: Array, policy: Policy) -> Array:
+    """The values of a metric at these impairments: the inverse of `impairment` between `good` and `bad`."""
+    good, bad = _anchors(metric, policy)
+    if metric == "loss_ratio":
+        return good + impairments * (bad - good)
+    return good * (bad / good) ** impairments
+
+
+def log_utility(metric: str, values: Array, policy: Policy) -> Array:
+    """ln of a metric's utility: 0 at `good` or better, ln(utility_floor) at `bad` or worse; (paths,), NaN stays NaN."""
+    return impairment(metric, values, policy) * math.log(policy.utility_floor)
+
+
+def network_weight(
     measured: dict[str, Array], injected: dict[str, Array], confidence: Array, policy: Policy
-) -> dict[str, Array]:
-    """ln of each metric's share of the network weight, by metric, and `uncertainty`; each (paths,), they sum to ln N.
+) -> NetworkWeight:
+    """The weighted geometric mean of the metrics' utilities, in parts.
 
     `measured` and `injected` hold the metrics (NaN: unknown). An injected metric has less than half a say beside a
     measurement: a liar shifts a path within that bound. A metric that nobody knows of a path is left out of that
@@ -45,20 +73,30 @@ def network_contributions(
         "delay_variation_ms": policy.delay_variation_exponent,
         "bandwidth_bps": policy.bandwidth_exponent,
     }
-    logs, total = {}, np.zeros_like(confidence)
+    log_floor = math.log(policy.utility_floor)
+    harm, share, total = {}, {}, np.zeros_like(confidence)
+    impairments = {}
     for metric, exponent in exponents.items():
-        own = log_utility(metric, measured[metric], policy)
-        said = log_utility(metric, injected[metric], policy)
+        own = impairment(metric, measured[metric], policy)
+        said = impairment(metric, injected[metric], policy)
+        only_own, only_said = np.isnan(said), np.isnan(own)
         both = (1 - INJECTED_SHARE) * own + INJECTED_SHARE * said
-        log = np.where(np.isnan(said), own, np.where(np.isnan(own), said, both))
-        known = ~np.isnan(log)
-        logs[metric] = np.where(known, log, 0.0) * exponent
+        mixed = np.where(only_own, own, np.where(only_said, said, both))
+        known = ~np.isnan(mixed)
+        harm[metric] = np.where(known, mixed, 0.0) * exponent
+        # What a change of the value that counts changes: beside an injected one, the measured has the rest of the say.
+        share[metric] = known * exponent * np.where(only_own | only_said, 1.0, 1 - INJECTED_SHARE)
+        impairments[metric] = np.where(only_said, said, own)
         total += known * exponent
-    divisor = np.where(total > 0, total, 1.0)
-    certain = np.where(total > 0, confidence, 0.0)
-    found = {metric: certain * log / divisor for metric, log in logs.items()}
-    found["uncertainty"] = (1 - certain) * np.log(policy.pessimistic_utility)
-    return found
+    certain = np.where(total > 0, confidence, 0.0) / np.where(total > 0, total, 1.0)
+    contributions = {metric: certain * h * log_floor for metric, h in harm.items()}
+    doubt = 1 - np.where(total > 0, confidence, 0.0)
+    return NetworkWeight(
+        contributions=contributions | {"uncertainty": doubt * math.log(policy.pessimistic_utility)},
+        impairment=impairments,
+        gain={metric: -certain * s * log_floor for metric, s in share.items()},
+        values={m: np.where(np.isnan(measured[m]), injected[m], measured[m]) for m in exponents},
+    )
 
 
 INJECTED_SHARE: Final = 0.45

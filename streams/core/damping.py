@@ -1,0 +1,89 @@
+"""Damping (after RFC 2439): who may not be chosen yet, because it failed.
+
+*Ejection.* A candidate that fails once is simply ineligible while it is down. One that fails again before the first
+failure is forgiven flaps: after it recovers it stays out for `ejection_base_ms`, twice as long each further time, up to
+`ejection_max_ms`. Each `ejection_forgive_ms` without a failure forgives one.
+
+*Failback.* A target that was left because it failed waits before it may be chosen again, however good its score: not
+at all (`immediate`), until it has been eligible for `failback_delay_ms` (`delayed`), or until an operator pins it
+(`manual`). It is still the choice when nobody else is left.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from schemas.records import Array, Failback, Policy
+
+_DOUBLINGS_MAX: Final = 40
+
+
+class Damping:
+    """State of one primary's candidates; every array is (targets,), times in journal milliseconds."""
+
+    def __init__(self, targets: int) -> None:
+        self.dead = np.zeros(targets, bool)
+        self.failures = np.zeros(targets, np.int64)  # not forgiven yet
+        self.forgiven_at_ms = np.zeros(targets, np.int64)  # when one was forgiven, or the last began or ended
+        self.ejected_until_ms = np.zeros(targets, np.int64)
+        self.left = np.zeros(targets, bool)  # as target in use, because it failed; awaits failback
+        self.good_since_ms = np.full(targets, -1, np.int64)  # eligible since; -1: it is not
+
+    def observe(self, dead: Array, policy: Policy, now_ms: int) -> Array:
+        """Take in who is dead now; returns (targets,) bool: ejected."""
+        failed, recovered = dead & ~self.dead, self.dead & ~dead
+        self.failures += failed
+        again = recovered & (self.failures >= 2)
+        doublings = np.minimum(self.failures - 2, _DOUBLINGS_MAX)
+        period_ms = np.minimum(policy.ejection_base_ms * 2.0 ** np.maximum(doublings, 0), policy.ejection_max_ms)
+        self.ejected_until_ms = np.where(again, now_ms + period_ms.astype(np.int64), self.ejected_until_ms)
+        self.forgiven_at_ms = np.where(failed | recovered | dead, now_ms, self.forgiven_at_ms)
+        due = np.maximum(now_ms - self.forgiven_at_ms, 0) // policy.ejection_forgive_ms
+        forgiven = np.minimum(np.where(self.failures > 0, due, 0), self.failures)
+        self.failures = self.failures - forgiven
+        self.forgiven_at_ms = self.forgiven_at_ms + forgiven * policy.ejection_forgive_ms
+        self.dead = dead
+        return ~dead & (now_ms < self.ejected_until_ms)
+
+    def waits(self, eligible: Array, policy: Policy, now_ms: int) -> Array:
+        """(targets,) bool: eligible, and held back by the failback policy."""
+        fresh = eligible & (self.good_since_ms < 0)
+        self.good_since_ms = np.where(eligible, np.where(fresh, now_ms, self.good_since_ms), -1)
+        if policy.failback == Failback.IMMEDIATE:
+            self.left = self.left & ~eligible
+        elif policy.failback == Failback.DELAYED:
+            self.left = self.left & ~(eligible & (now_ms - self.good_since_ms >= policy.failback_delay_ms))
+        return self.left & eligible
+
+    def leave(self, target: int) -> None:
+        """The target in use was left because it failed."""
+        self.left[target] = True
+
+    def choose(self, target: int) -> None:
+        """Somebody chose it: an operator, or because nobody else was left."""
+        self.left[target] = False
+
+    def renumber(self, place: dict[int, int], targets: int) -> Damping:
+        """The same for candidates with other numbers; new ones start clean."""
+        found = Damping(targets)
+        for old, new in place.items():
+            for name in ARRAYS:
+                getattr(found, name)[new] = getattr(self, name)[old]
+        return found
+
+    def save(self) -> dict[str, Array]:
+        """Arrays for a snapshot."""
+        return {name: getattr(self, name) for name in ARRAYS}
+
+    @classmethod
+    def load(cls, arrays: dict[str, Array]) -> Damping:
+        """The state again."""
+        found = cls(len(arrays["dead"]))
+        for name in ARRAYS:
+            setattr(found, name, arrays[name])
+        return found
+
+
+ARRAYS: Final = ("dead", "failures", "forgiven_at_ms", "ejected_until_ms", "left", "good_since_ms")

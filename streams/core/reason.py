@@ -1,0 +1,73 @@
+"""A ranking's reason: one sentence that says where traffic should go and why not elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas.records import Array, Mode, Policy
+from streams.core.directives import Orders
+from streams.core.holddown import HoldDown, Phase, Signal
+from streams.core.ranking import Ranked
+
+
+def sentence(
+    ranked: Ranked, policy: Policy, orders: Orders, hold: HoldDown, signal: Signal, before: str | None, waits: Array
+) -> str:
+    """`before`: the target before this moment; `waits` (regions,): held back by the failback policy."""
+    target = hold.target
+    state = dict(zip(ranked.regions, ranked.reasons, strict=True))
+    if signal is Signal.FROZEN:
+        note = f", though it is {state[target]}" if state.get(target) else ""
+        return f"{target or 'nowhere'} is frozen by {_by(orders, 'freeze')}{note}"
+    if signal is Signal.PINNED:
+        note = f", though it is {state[str(target)]}" if state.get(str(target)) else ""
+        return f"{target} is pinned by {_by(orders, 'pin')}{note}"
+    if target is None:
+        why = "too little fresh data" if ranked.mode is Mode.THIN else "no candidate is known to be alive"
+        return f"nowhere: {why}"
+    if target != before and before is not None:
+        return _moved(ranked, policy, signal, target, before)
+    if ranked.mode is Mode.THIN:
+        suspects = ranked.metrics.suspects
+        doubt = f", and {', '.join(suspects[:3])} cannot be believed" if suspects else ""
+        share = "no path has" if not (ranked.metrics.age_ms <= policy.stale_after_ms).any() else "too few paths have"
+        return f"{target} is kept: {share} fresh data{doubt}"
+    if ranked.mode is Mode.PANIC:
+        return f"{target} is the least bad: {_number(int(ranked.eligible.sum()), 'candidate')} eligible"
+    if hold.phase is Phase.CHALLENGED:
+        return f"{target} is in use; {ranked.best(waits)} leads it and has not led for long enough yet"
+    first = ranked.regions[int(ranked.order[0])]
+    if target == first:
+        return f"{target} has the best score of {int(ranked.eligible.sum())} eligible"
+    if waits[int(ranked.order[0])]:
+        return f"{target} is kept: {first} is better, failed before, and waits ({policy.failback} failback)"
+    lead = np.log(ranked.score[ranked.order[0]] / ranked.score[ranked.regions.index(target)])
+    short = "less than the margin" if lead <= np.log1p(policy.margin_ratio) else "so little that it may be chance"
+    return f"{target} is kept: {first} is better by {short}"
+
+
+def _moved(ranked: Ranked, policy: Policy, signal: Signal, target: str, before: str) -> str:
+    if signal is Signal.DWELL_OVER and before in ranked.regions:
+        return (
+            f"{target} replaces {before}: it led by {policy.margin_ratio:.3g} or more for long enough, "
+            f"most of all in {_largest_lead(ranked, target, before)}"
+        )
+    if before not in ranked.regions:
+        return f"{target} replaces {before}, which is no candidate any more"
+    return f"{target} replaces {before}, which is {ranked.reasons[ranked.regions.index(before)]}"
+
+
+def _by(orders: Orders, kind: str) -> str:
+    latest = [d for d in orders.shown if d.kind == kind][-1]
+    return f"{latest.author}: {latest.reason}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{'no' if count == 0 else 'only'} {what} is" if count < 2 else f"only {count} {what}s are"
+
+
+def _largest_lead(ranked: Ranked, target: str, before: str) -> str:
+    """The factor in which the new target is ahead most."""
+    new, old = ranked.regions.index(target), ranked.regions.index(before)
+    lead = {name: float(value[new] - value[old]) for name, value in ranked.contributions.items()}
+    return max(sorted(lead), key=lambda name: lead[name])

@@ -235,7 +235,7 @@ class FailoverEngine:
             mode=ranked.mode,
             advice=advice,
             events=[str(e) for e in events],
-            reason=sentence(ranked, policy, orders, self._hold, signal, before, waits),
+            reason=sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,
             order_confidence=ranked.order_confidence,

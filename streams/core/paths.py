@@ -8,10 +8,11 @@ failures after it too, and which silent pane began a loss episode is judged by t
 *Latency* is a geometric mean (of the panes' means): delay is judged by ratios, and one slow second among good ones
 weighs as much as one fast second among bad ones. The fast average decides; the slow one is for what happened before.
 
-*Loss* counts probes: over three times as long as latency, for it takes more of them to tell. The slow average counts a silent pane only where an episode begins (RFC 6534): an outage of an
-hour is one episode, and forgiven when it is over, while a path that drops every tenth probe is not. Panes in which an
-agent got no answer from any of its targets say nothing about any one of them, and are no path's loss; whether it was
-the agent or the world is a question for the quorum (see `views.py`).
+*Loss* counts probes: over three times as long as latency, for it takes more of them to tell. The slow average counts a
+silent pane only where an episode begins (RFC 6534): an outage of an hour is one episode, and forgiven when it is over,
+while a path that drops every tenth probe is not. Panes in which an agent got no answer from any of its targets say
+nothing about any one of them, and are no path's loss; whether it was the agent or the world is a question for the
+quorum (`views.py`).
 
 Two clocks: agents' clocks only order panes. Staleness is measured in *observed* time, journal time in which records
 arrived at all; when nothing reached us, nobody concludes that a path fell silent.

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.records import Array, Mode, Policy
+from schemas.records import Array, Mode
 from streams.core.directives import Orders
 from streams.core.holddown import HoldDown, Phase, Signal
 from streams.core.ranking import Ranked
 
 
 def sentence(
-    ranked: Ranked, policy: Policy, orders: Orders, hold: HoldDown, signal: Signal, before: str | None, waits: Array
+    ranked: Ranked, orders: Orders, hold: HoldDown, *, signal: Signal, before: str | None, waits: Array
 ) -> str:
     """`before`: the target before this moment; `waits` (regions,): held back by the failback policy."""
-    target = hold.target
-    state = dict(zip(ranked.regions, ranked.reasons, strict=True))
+    target, policy = hold.target, ranked.policy
+    state: dict[str | None, str | None] = dict(zip(ranked.regions, ranked.reasons, strict=True))
     if signal is Signal.FROZEN:
         note = f", though it is {state[target]}" if state.get(target) else ""
         return f"{target or 'nowhere'} is frozen by {_by(orders, 'freeze')}{note}"
     if signal is Signal.PINNED:
-        note = f", though it is {state[str(target)]}" if state.get(str(target)) else ""
+        note = f", though it is {state[target]}" if state.get(target) else ""
         return f"{target} is pinned by {_by(orders, 'pin')}{note}"
     if target is None:
         why = "too little fresh data" if ranked.mode is Mode.THIN else "no candidate is known to be alive"
         return f"nowhere: {why}"
     if target != before and before is not None:
-        return _moved(ranked, policy, signal, target, before)
+        return _moved(ranked, signal, target, before)
     if ranked.mode is Mode.THIN:
         suspects = ranked.metrics.suspects
         doubt = f", and {', '.join(suspects[:3])} cannot be believed" if suspects else ""
@@ -46,10 +46,10 @@ def sentence(
     return f"{target} is kept: {first} is better by {short}"
 
 
-def _moved(ranked: Ranked, policy: Policy, signal: Signal, target: str, before: str) -> str:
+def _moved(ranked: Ranked, signal: Signal, target: str, before: str) -> str:
     if signal is Signal.DWELL_OVER and before in ranked.regions:
         return (
-            f"{target} replaces {before}: it led by {policy.margin_ratio:.3g} or more for long enough, "
+            f"{target} replaces {before}: it led by {ranked.policy.margin_ratio:.3g} or more for long enough, "
             f"most of all in {_largest_lead(ranked, target, before)}"
         )
     if before not in ranked.regions:

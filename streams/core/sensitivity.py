@@ -6,8 +6,8 @@ variation, bandwidth and baseline are taken as exact, paths as independent. The 
 best is the product, over the other eligible, of the probability to be better than that one. All these comparisons share
 the first's own error, so they are positively correlated, and the product is a lower bound (Slepian 1962).
 
-*Flip.* A score rises steadily as one metric of its path improves, so the change that lifts a candidate just above the first
-can be solved for. Changes of different metrics are compared on the policy's own scale from good to bad.
+*Flip.* A score rises steadily as one metric of its path improves, so the change that lifts a candidate just above the
+first can be solved for. Changes of different metrics are compared on the policy's own scale from good to bad.
 """
 
 from __future__ import annotations

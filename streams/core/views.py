@@ -20,8 +20,8 @@ from streams.core.paths import EDGES_MS, Paths
 
 _QUANTILE: Final = 0.95
 _HEARD_MIN: Final = 1e-3  # of answers left in the fast window: a mean of less is a mean of nearly nothing
-# How surely losses must be proven (one-sided normal quantiles): those of now to 97 %, so that one lost probe moves nothing;
-# the long memory, which counts episodes, may be believed at 63 %.
+# How surely losses must be proven (one-sided normal quantiles): those of now to 97 %, so that one lost probe moves
+# nothing; the long memory, which counts episodes, may be believed at 63 %.
 _NOW_Z: Final = 1.9
 _SLOW_Z: Final = 0.33
 _MEAN_TO_DEVIATION: Final = 0.886  # mean distance of two normal values to their standard deviation: sqrt(pi) / 2

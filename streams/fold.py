@@ -300,8 +300,8 @@ class JournalFold:
         return []
 
     def _strangers(self, regions: Iterable[str], engine: FailoverEngine) -> list[str]:
-        known = set(engine.configuration.potential_failover_regions) | self._catalogue.keys()
-        return sorted(set(regions) - known)
+        strangers = set(regions).difference(engine.candidates, self._catalogue)
+        return sorted(strangers) if strangers else []
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 

@@ -29,28 +29,32 @@ class Damping:
         self.forgiven_at_ms = np.zeros(targets, np.int64)  # when one was forgiven, or the last began or ended
         self.ejected_until_ms = np.zeros(targets, np.int64)
         self.left = np.zeros(targets, bool)  # as target in use, because it failed; awaits failback
-        self.good_since_ms = np.full(targets, -1, np.int64)  # eligible since; -1: it is not
+        self.good_since_ms = np.full(targets, -1, np.int64)  # of those left: eligible again since; -1: it is not
 
-    def observe(self, dead: Array, policy: Policy, now_ms: int) -> Array:
-        """Take in who is dead now; returns (targets,) bool: ejected."""
+    def observe(self, dead: Array, policy: Policy, now_ms: int) -> Array | None:
+        """Take in who is dead now; returns (targets,) bool: ejected; None: nobody."""
+        if not (dead.any() or self.dead.any() or self.failures.any()):
+            return None
         failed, recovered = dead & ~self.dead, self.dead & ~dead
-        self.failures += failed
+        self.failures = self.failures + failed
+        doublings = np.clip(self.failures - 2, 0, _DOUBLINGS_MAX)
+        period_ms = np.minimum(policy.ejection_base_ms * 2.0**doublings, policy.ejection_max_ms).astype(np.int64)
         again = recovered & (self.failures >= 2)
-        doublings = np.minimum(self.failures - 2, _DOUBLINGS_MAX)
-        period_ms = np.minimum(policy.ejection_base_ms * 2.0 ** np.maximum(doublings, 0), policy.ejection_max_ms)
-        self.ejected_until_ms = np.where(again, now_ms + period_ms.astype(np.int64), self.ejected_until_ms)
-        self.forgiven_at_ms = np.where(failed | recovered | dead, now_ms, self.forgiven_at_ms)
+        self.ejected_until_ms = np.where(again, now_ms + period_ms, self.ejected_until_ms)
+        self.forgiven_at_ms = np.where(dead | recovered, now_ms, self.forgiven_at_ms)
         due = np.maximum(now_ms - self.forgiven_at_ms, 0) // policy.ejection_forgive_ms
-        forgiven = np.minimum(np.where(self.failures > 0, due, 0), self.failures)
+        forgiven = np.minimum(due, self.failures)
         self.failures = self.failures - forgiven
         self.forgiven_at_ms = self.forgiven_at_ms + forgiven * policy.ejection_forgive_ms
         self.dead = dead
         return ~dead & (now_ms < self.ejected_until_ms)
 
-    def waits(self, eligible: Array, policy: Policy, now_ms: int) -> Array:
-        """(targets,) bool: eligible, and held back by the failback policy."""
-        fresh = eligible & (self.good_since_ms < 0)
-        self.good_since_ms = np.where(eligible, np.where(fresh, now_ms, self.good_since_ms), -1)
+    def waits(self, eligible: Array, policy: Policy, now_ms: int) -> Array | None:
+        """(targets,) bool: eligible, and held back by the failback policy; None: nobody."""
+        if not self.left.any():
+            return None
+        again = np.where(self.good_since_ms < 0, now_ms, self.good_since_ms)
+        self.good_since_ms = np.where(eligible & self.left, again, -1)
         if policy.failback == Failback.IMMEDIATE:
             self.left = self.left & ~eligible
         elif policy.failback == Failback.DELAYED:

@@ -46,6 +46,7 @@ from streams.core.reason import sentence
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
 from streams.core.views import metrics
+from streams.core.weights import Scale
 
 ENGINE_VERSION: Final = "2"
 _FAILED: Final = frozenset((DOWN, UNHEALTHY, VETOED))  # why a target in use was left, that failback has to wait for
@@ -61,6 +62,7 @@ class FailoverEngine:
         self.sequence = 0
         self.muted = False  # set while a journal record of the version change is awaited
         self.skip_below = 0  # journal offset that the restored snapshot covers
+        self.says_weights = True  # a replay for the rankings alone need not hear of every path at every tick
         candidates = len(configuration.potential_failover_regions)
         self._paths = Paths()
         self._predictor = Predictor(candidates)
@@ -85,6 +87,11 @@ class FailoverEngine:
     def target(self) -> str | None:
         """Where traffic should go, as last decided."""
         return self._hold.target
+
+    @property
+    def candidates(self) -> Mapping[str, int]:
+        """The regions that the primary may fail over to, and their numbers."""
+        return self._numbers
 
     # -- taking records in ------------------------------------------------------------------------------------------
 
@@ -155,6 +162,9 @@ class FailoverEngine:
         self._numbers = {region: i for i, region in enumerate(regions)}
         self._name_order = np.argsort(np.argsort(regions))
         self._configured = np.array([self.configuration.weights.get(r, np.nan) for r in regions])
+        self._known = self._in_catalogue | ~np.isnan(self._configured)
+        self._baseline = self._baseline_weights(np.ones(len(regions)))
+        self._scale = Scale.of(self.configuration.policy)
 
     def gap(self, highest_sequence: int) -> None:
         """Journal records are gone for ever; the next ranking says so, above the numbers reached with them."""
@@ -169,31 +179,34 @@ class FailoverEngine:
         if self._directives.expire(now_ms):
             self._events.append(Event.DIRECTIVE_ENDED)
         orders = self._directives.orders(self._numbers)
-        said, primary_unhealthy = self._injected.in_force(self._numbers, now_ms)
+        said = self._injected.in_force(self._numbers, now_ms)
         measured = metrics(self._paths, len(regions), policy, observed_ms)
         # What was dead and is not seen any more has not recovered.
-        dead = measured.down | (said["healthy"] == 0) | (self._damping.dead & ~measured.trusted)
+        dead = measured.down | (self._damping.dead & ~measured.trusted)
         ranked = rank(
             regions,
             measured,
             policy,
-            baseline=self._baseline(said["capacity_ratio"]),
-            known=self._in_catalogue | ~np.isnan(self._configured),
+            baseline=self._baseline if said.capacity_ratio is None else self._baseline_weights(said.capacity_ratio),
+            known=self._known,
             bandwidth_bps=self._bandwidth,
-            injected=said,
+            injected=said.metrics,
+            unhealthy=said.unhealthy,
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
-            ejected=self._damping.observe(dead, policy, now_ms),
+            ejected=self._damping.observe(dead if said.unhealthy is None else dead | said.unhealthy, policy, now_ms),
             name_order=self._name_order,
+            scale=self._scale,
         )
-        published: list[Published] = [
-            PathWeights(self.primary, now_ms, self._evidence_at_ms, regions, **path_weights(ranked, self._bandwidth))
-        ]
+        published: list[Published] = []
+        if self.says_weights:
+            weights = path_weights(ranked, self._bandwidth)
+            published.append(PathWeights(self.primary, now_ms, self._evidence_at_ms, regions, **weights))
         prediction = self._predictor.step(self.primary, regions, ranked.metrics, policy, now_ms)
         if prediction is not None:
             self._predicted = {p.target_region: p.probability for p in prediction.paths}
             published.append(prediction)
         # About the primary itself, one source is a suspicion and no verdict: prepare, do not move.
-        ranking = self._ranking(ranked, orders, Advice.PREPARE if primary_unhealthy else Advice.HOLD, now_ms)
+        ranking = self._ranking(ranked, orders, Advice.PREPARE if said.primary_unhealthy else Advice.HOLD, now_ms)
         if ranking is not None:
             published.append(ranking)
         if not self.muted:
@@ -205,9 +218,9 @@ class FailoverEngine:
         """Another engine version decided before: go on above its numbers, and say at once how things stand."""
         self.muted, self.sequence, self._shown = False, max(self.sequence, highest_sequence), Shown.nothing()
 
-    def _baseline(self, said_capacity: Array) -> Array:
-        capacity = self._capacity * np.maximum(np.nan_to_num(said_capacity, nan=1.0), 1e-6)
-        weights = baseline_weights(self._distance_km, capacity, self.configuration.policy.proximity_scale_km)
+    def _baseline_weights(self, capacity_ratio: Array) -> Array:
+        scale_km = self.configuration.policy.proximity_scale_km
+        weights = baseline_weights(self._distance_km, self._capacity * capacity_ratio, scale_km)
         return np.where(np.isnan(self._configured), weights, self._configured)
 
     def _ranking(self, ranked: Ranked, orders: Orders, advice: Advice, now_ms: int) -> FailoverRanking | None:
@@ -247,7 +260,7 @@ class FailoverEngine:
         )
         return replace(ranking, decision_id=hashlib.blake2b(encode(ranking), digest_size=16).hexdigest())
 
-    def _proposal(self, ranked: Ranked, orders: Orders, waits: Array) -> Proposal:
+    def _proposal(self, ranked: Ranked, orders: Orders, waits: Array | None) -> Proposal:
         target = self._hold.target
         best, usable = ranked.best(waits), ranked.usable(target)
         lead = 0.0
@@ -342,6 +355,7 @@ class FailoverEngine:
         engine._damping = Damping.load(damping) if damping else engine._damping
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]
         engine._capacity, engine._distance_km = arrays["capacity"], arrays["distance_km"]
+        engine._number_candidates()
         return engine
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -118,14 +118,18 @@ class HoldDown:
         )
         signal = self._signal(proposal, leading=leading, enough=enough)
         to = TRANSITIONS[self.phase, signal]
-        after = replace(self, phase=to.phase, led_ms=led_ms, lead_ms=lead_ms, seen_at_ms=now_ms)
-        if to.phase is not Phase.CHALLENGED:
-            after = replace(after, led_ms=0, lead_ms=0.0)
+        target = self.target
         if to.move:
-            after = replace(after, target=proposal.pinned if signal is Signal.PINNED else proposal.best)
-        if signal is Signal.DWELL_OVER:
-            after = replace(after, moved_at_ms=now_ms)
-        return after, signal
+            target = proposal.pinned if signal is Signal.PINNED else proposal.best
+        challenged = to.phase is Phase.CHALLENGED
+        return HoldDown(
+            phase=to.phase,
+            target=target,
+            led_ms=led_ms if challenged else 0,
+            lead_ms=lead_ms if challenged else 0.0,
+            seen_at_ms=now_ms,
+            moved_at_ms=now_ms if signal is Signal.DWELL_OVER else self.moved_at_ms,
+        ), signal
 
     def _signal(self, proposal: Proposal, *, leading: bool, enough: bool) -> Signal:
         if proposal.frozen:

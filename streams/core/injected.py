@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,17 @@ from streams.core.weights import METRICS
 # Values of a primary in force at once; beyond, the earliest to expire goes. Whoever invents sources without end must
 # not make a snapshot that the broker refuses.
 _IN_FORCE_MAX: Final = 1000
-ABOUT_TARGETS: Final = (*METRICS, "healthy", "capacity_ratio")
+_CAPACITY_MIN: Final = 1e-6  # a weight of 0 would have no logarithm
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """`metrics` is (METRICS, targets), NaN where nobody says anything; the rest (targets,). None: nobody at all."""
+
+    metrics: Array | None = None
+    unhealthy: Array | None = None
+    capacity_ratio: Array | None = None
+    primary_unhealthy: bool = False
 
 
 class Injected:
@@ -32,15 +43,22 @@ class Injected:
         if len(self.values) > _IN_FORCE_MAX:
             del self.values[min(self.values, key=lambda k: (self.values[k][1], k))]
 
-    def in_force(self, numbers: Mapping[str, int], now_ms: int) -> tuple[dict[str, Array], bool]:
-        """By metric (targets,), NaN where nobody says anything; and whether somebody says the primary is unhealthy."""
+    def in_force(self, numbers: Mapping[str, int], now_ms: int) -> InForce:
+        """What counts at this moment for these targets."""
         self.values = {k: v for k, v in self.values.items() if v[1] > now_ms}
+        if not self.values:
+            return InForce()
         each: dict[tuple[str, str], list[float]] = {}
         for key in sorted(self.values):
             target, metric, _ = key.split(" ", 2)
             each.setdefault((metric, target), []).append(self.values[key][0])
-        said = {metric: np.full(len(numbers), np.nan) for metric in ABOUT_TARGETS}
+        said = {metric: np.full(len(numbers), np.nan) for metric in (*METRICS, "healthy", "capacity_ratio")}
         for (metric, target), values in each.items():
             if target in numbers:
                 said[metric][numbers[target]] = min(values) if metric == "healthy" else float(np.median(values))
-        return said, min(each.get(("healthy", ""), [1.0])) == 0
+        return InForce(
+            metrics=np.stack([said[metric] for metric in METRICS]),
+            unhealthy=said["healthy"] == 0,
+            capacity_ratio=np.maximum(np.nan_to_num(said["capacity_ratio"], nan=1.0), _CAPACITY_MIN),
+            primary_unhealthy=min(each.get(("healthy", ""), [1.0])) == 0,
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
@@ -15,27 +17,33 @@ def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
     Decisions compare and publish only such numbers, so that a last bit that differs between processors decides nothing.
     """
     values = np.asarray(values, np.float64)
-    ordinary = np.isfinite(values) & (values != 0)
-    magnitude = np.floor(np.log10(np.abs(np.where(ordinary, values, 1.0))))
-    # A power of ten below 1 has no exact float64: divide by the exact one where the value is large. One above 1e308 has
-    # none at all: the last powers before 0 (a weight that faded for hours) keep fewer digits.
-    shift = np.minimum((digits - 1) - magnitude, 307)
-    up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        magnitude = np.floor(np.log10(np.abs(values)))
+    ordinary = np.isfinite(magnitude)
+    # One above 1e308 has no power of ten at all: the last before 0 (a weight that faded for hours) keep fewer digits.
+    shift = np.minimum(digits - 1 - np.where(ordinary, magnitude, 0.0), _POWERS).astype(np.int64)
+    # A power of ten below 1 has no exact float64: divide by the exact one where the value is large.
+    up, down = _UP[shift + _POWERS], _UP[_POWERS - shift]
     return np.where(ordinary, np.rint(values * up / down) / up * down, values)
 
 
-def proven_share(failed: Array, sent: Array, z: float) -> Array:
+_POWERS: Final = 307
+# 10^max(k, 0) for k from -307 to 307.
+_UP: Final = 10.0 ** np.maximum(np.arange(-_POWERS, _POWERS + 1), 0)
+
+
+def proven_share(failed: Array, sent: Array, z: Array | float) -> Array:
     """Lower bound of a failure ratio: what so few probes prove, so that one lost probe is no loss of 10 %.
 
     Shapes: both (paths,), decayed counts of 0 or more. Returns (paths,), in [0, 1]; NaN where nothing was sent.
     `z`: quantile of the standard normal distribution, 1.645 for one-sided 95 %. Source: E. B. Wilson 1927.
     """
+    z2 = z * z
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = failed / sent
-    # Multiplied out by `sent`, which may have faded to next to nothing: no power of it may stand below the line.
-    spread = z * np.sqrt(failed * (1 - ratio) + z * z / 4)
-    low = (failed + z * z / 2 - spread) / (sent + z * z)
-    return np.where(failed > 0, np.clip(low, 0.0, 1.0), ratio)
+        # Multiplied out by `sent`, which may have faded to next to nothing: no power of it may stand below the line.
+        low = (failed + z2 / 2 - z * np.sqrt(failed * (1 - ratio) + z2 / 4)) / (sent + z2)
+    return np.where(failed > 0, np.minimum(np.maximum(low, 0.0), 1.0), ratio)
 
 
 def normal_cdf(z: Array) -> Array:

@@ -24,15 +24,17 @@ above it is kept in 24 bins and fades with slow_tau.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from schemas.records import Array, Outcome, PathPanes, Policy
-from streams.core.panes import bucket_mid_ms
+from streams.core.panes import BUCKETS, bucket_mid_ms
 
 EDGES_MS: Final = np.geomspace(0.25, 4000.0, 23)  # upper edges of all bins but the last
 _BINS: Final = len(EDGES_MS) + 1
+_MID_MS: Final = bucket_mid_ms(np.arange(BUCKETS))
 _NEVER: Final = -(1 << 62)
 LOSS_TAUS: Final = 3  # fast time constants over which losses are counted
 _FORGET_TAUS: Final = 20  # exp(-20): a sample of then counts 2e-9
@@ -41,26 +43,34 @@ _TABLES_MAX: Final = 64
 _LEAST_MS: Final = 1e-3  # panes count whole microseconds: a shorter one is 0, and has no logarithm
 _STEP_LOG_MAX: Final = 0.5  # of ln latency: a change of level is no spread
 
-# What a view is made of; each column is (views,) and starts at this value.
+# What fades, by the time constant that it fades with (fast, loss, slow). The means that are wanted are of each of the
+# first five over the one of the next five in the same place: in this order they are one division.
+_FADING: Final = {
+    "fast_log": 0,  # answered x ln(mean ms of the pane)
+    "slow_log": 2,
+    "slow_step_log": 2,  # how far apart the logarithms of neighbouring panes were
+    "loss_failed": 1,
+    "slow_failed": 2,
+    "fast_answered": 0,
+    "slow_answered": 2,
+    "slow_steps": 2,  # pairs of neighbouring panes
+    "loss_sent": 1,
+    "slow_sent": 2,
+    "fast_panes": 0,
+}
+_TAU: Final = np.array(list(_FADING.values()))
+SUM: Final = {name: row for row, name in enumerate(_FADING)}  # a sum's row in `Paths.sums`
+MEANS: Final = 5
+
+# What else a view is made of; each column is (views,) and starts at this value.
 _COLUMNS: Final[dict[str, tuple[Any, float]]] = {
-    "target": (np.int32, 0),
-    "agent": (np.int32, 0),
+    "target": (np.int64, 0),
+    "agent": (np.int64, 0),
     "newest_pane_at_ms": (np.int64, _NEVER),
     "answered_pane_at_ms": (np.int64, _NEVER),
     "unanswered_run": (np.int64, 0),  # probes unanswered since the last pane with an answer, ...
     "shared_run": (np.int64, 0),  # ... and those unanswered when nobody answered this agent
     "heard_at_observed_ms": (np.float64, -np.inf),
-    "loss_sent": (np.float64, 0),
-    "loss_failed": (np.float64, 0),
-    "fast_answered": (np.float64, 0),
-    "fast_log": (np.float64, 0),  # answered x ln(mean ms of the pane)
-    "fast_panes": (np.float64, 0),
-    "slow_sent": (np.float64, 0),
-    "slow_failed": (np.float64, 0),
-    "slow_answered": (np.float64, 0),
-    "slow_log": (np.float64, 0),
-    "slow_steps": (np.float64, 0),  # pairs of neighbouring panes, and how far apart their logarithms were
-    "slow_step_log": (np.float64, 0),
     "last_log": (np.float64, np.nan),
     "window": (np.int64, _NEVER),
     "least_ms": (np.float64, np.inf),
@@ -69,60 +79,109 @@ _COLUMNS: Final[dict[str, tuple[Any, float]]] = {
 
 
 class Paths:
-    """Views of one primary; targets and agents are numbered by the caller's and our own tables."""
+    """Views of one primary; targets and agents are numbered by the caller's and our own tables.
+
+    `columns`: (views,) each; `sums` (len(SUM), views); `variation` (views, bins).
+    """
 
     def __init__(self) -> None:
         self.agents: list[str] = []
         self.columns: dict[str, Array] = {name: np.empty(0, dtype) for name, (dtype, _) in _COLUMNS.items()}
+        self.sums = np.empty((len(SUM), 0))
         self.variation = np.empty((0, _BINS))
-        self._number: dict[tuple[int, str], int] = {}
-        self._tables: dict[tuple[tuple[str, ...], tuple[str, ...]], Array] = {}
+        self._slots: tuple[Array, int] | None = None
+        self._index()
 
     def fold(self, panes: PathPanes, targets: dict[str, int], policy: Policy, now_ms: int, observed_ms: float) -> None:
         """Take panes in. `targets`: number of each configured target; rows about any other are left out."""
         self._forget_silent(policy, observed_ms)
         rows = panes.columns()
         view = self._views(panes, rows, targets)
-        if (view < 0).any():
+        if len(view) and view.min() < 0:
             rows, view = _only(rows, view >= 0), view[view >= 0]
         if not len(view):
             return
-        at = rows["pane_at_ms"]
-        outcomes = rows["outcomes"].astype(np.float64)
-        answered = outcomes[:, Outcome.ANSWERED]
-        failed = outcomes[:, [Outcome.TIMED_OUT, Outcome.REFUSED, Outcome.UNREACHABLE]].sum(axis=1)
-        shared = _silent_everywhere(rows, answered, failed)
-        begins = ~self._continues_silence(view, at, answered, failed)
+        outcomes = rows["outcomes"]
+        failed = outcomes[:, Outcome.TIMED_OUT] + outcomes[:, Outcome.REFUSED] + outcomes[:, Outcome.UNREACHABLE]
+        own = np.where(_silent_everywhere(rows, failed), 0, failed) if failed.any() else failed
+        heard_ms = observed_ms - np.maximum(0, now_ms - (rows["pane_at_ms"] + panes.pane_ms))
+        taus_ms = np.array([[policy.fast_tau_ms], [LOSS_TAUS * policy.fast_tau_ms], [policy.slow_tau_ms]])
+        rows |= {"view": view, "failed": failed, "own": own, "heard_ms": heard_ms}
+        for part in _rounds(view, rows["pane_at_ms"]):
+            self._fold_once(rows if part is None else _only(rows, part), taus_ms)
 
-        newest_before = self.columns["newest_pane_at_ms"].copy()
-        np.maximum.at(self.columns["newest_pane_at_ms"], view, at)
-        own_failed = np.where(shared, 0.0, failed)
-        own_begun = np.where(begins, own_failed, 0.0)
-        log = answered * np.log(np.maximum(rows["rtt_sum_us"] / 1000.0 / np.maximum(answered, 1), _LEAST_MS))
-        both = {"answered": answered, "log": log}
-        counts = {
-            "fast": {**both, "panes": (answered > 0).astype(np.float64)},
-            "loss": {"sent": answered + own_failed, "failed": own_failed},
-            "slow": {**both, "sent": answered + own_begun, "failed": own_begun} | self._steps(view, at, answered, log),
-        }
-        self._average(view, at, counts, newest_before, policy)
-        self._count_unanswered(view, at, answered, own_failed, failed - own_failed)
-        self._vary(view, rows, newest_before, policy)
-        age_ms = np.maximum(0, now_ms - (at + panes.pane_ms))
-        probed = answered + failed > 0
-        np.maximum.at(self.columns["heard_at_observed_ms"], view[probed], observed_ms - age_ms[probed])
+    def _fold_once(self, rows: dict[str, Array], taus_ms: Array) -> None:
+        """Rows of as many views, so that each is one step of its view. Shapes: (rows,), `taus_ms` (3, 1)."""
+        c, view, at, answered = self.columns, rows["view"], rows["pane_at_ms"], rows["outcomes"][:, Outcome.ANSWERED]
+        failed, own = rows["failed"], rows["own"]
+        heard = probed = answered > 0
+        newest_before = c["newest_pane_at_ms"][view]
+        c["newest_pane_at_ms"][view] = newest = np.maximum(newest_before, at)
+        answered_before = c["answered_pane_at_ms"][view]
+        answered_at = np.where(heard, np.maximum(answered_before, at), answered_before)
+        c["answered_pane_at_ms"][view] = answered_at
+        begun = own
+        runs = np.array((c["unanswered_run"][view], c["shared_run"][view]))
+        if failed.any() or runs.any():
+            probed = heard | (failed > 0)
+            # A pane without an answer, after another without one, continues an episode.
+            continues = ~heard & (runs.sum(axis=0) > 0) & (at > answered_before)
+            begun = np.where(continues, 0, own)
+            runs[:, answered_at > answered_before] = 0
+            c["unanswered_run"][view], c["shared_run"][view] = runs + (at > answered_at) * np.array((own, failed - own))
+        heard_before = c["heard_at_observed_ms"][view]
+        heard_ms = np.maximum(heard_before, rows["heard_ms"])
+        c["heard_at_observed_ms"][view] = np.where(probed, heard_ms, heard_before)
+
+        mean_log = np.log(np.maximum(rows["rtt_sum_us"] / np.maximum(answered, 1) / 1000.0, _LEAST_MS))
+        log_before = c["last_log"][view]
+        # The spread of neighbours, after RFC 3550's jitter: unlike a variance it does not grow when a level changes.
+        step = np.minimum(np.abs(mean_log - log_before), _STEP_LOG_MAX)
+        stepped = heard & ~np.isnan(step)  # NaN: there was none before
+        c["last_log"][view] = np.where(heard, mean_log, log_before)
+        log = answered * mean_log
+        values = np.array(
+            (log, log, np.where(stepped, step, 0.0), own, begun, answered, answered, stepped, answered + own,
+             answered + begun, heard)
+        )  # fmt: skip
+        fade = np.exp((newest - newest_before) / -taus_ms)
+        late_ms = newest - at
+        if late_ms.any():
+            values *= np.exp(late_ms / -taus_ms)[_TAU]
+        self.sums[:, view] = self.sums[:, view] * fade[_TAU] + values
+        self._vary(rows, newest, late_ms, taus_ms, fade[2])
+
+    def _vary(self, rows: dict[str, Array], newest: Array, late_ms: Array, taus_ms: Array, fade: Array) -> None:
+        """Least delay of the current and the last window, and the distribution above it."""
+        c, view, length_ms, buckets = self.columns, rows["view"], int(taus_ms[0, 0]), rows["buckets"]
+        window = newest // length_ms
+        moved = window - c["window"][view]
+        least, least_before = c["least_ms"][view], c["least_before_ms"][view]
+        if moved.any():
+            least_before = np.where(moved == 1, least, np.where(moved > 1, np.inf, least_before))
+            least = np.where(moved > 0, np.inf, least)
+            c["window"][view], c["least_before_ms"][view] = window, least_before
+        current = (buckets > 0) & (rows["pane_at_ms"] // length_ms >= window - 1)
+        c["least_ms"][view] = least = np.where(current, np.minimum(least, rows["rtt_min_us"] / 1000.0), least)
+
+        floor, of_entry = np.minimum(least, least_before), np.repeat(np.arange(len(view)), buckets)
+        above = _MID_MS[rows["bucket"]] - floor[of_entry]
+        weight = np.exp(late_ms / -taus_ms[2, 0])
+        weight[floor == np.inf] = 0.0  # no delay of it is current
+        flat = of_entry * _BINS + EDGES_MS.searchsorted(above)
+        counted = np.bincount(flat, rows["bucket_count"] * weight[of_entry], len(view) * _BINS)
+        self.variation[view] = self.variation[view] * fade[:, None] + counted.reshape(-1, _BINS)
 
     def renumber(self, place: dict[int, int]) -> None:
         """Targets have new numbers (a configuration was accepted); views of targets that left are dropped."""
-        keep = np.array([int(t) in place for t in self.columns["target"]], bool)
-        self.columns = {name: column[keep] for name, column in self.columns.items()}
-        self.variation = self.variation[keep]
-        self.columns["target"] = np.array([place[int(t)] for t in self.columns["target"]], np.int32)
+        self._keep(np.array([int(t) in place for t in self.columns["target"]], bool))
+        self.columns["target"] = np.array([place[int(t)] for t in self.columns["target"]], np.int64)
         self._index()
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Scalars and arrays for a snapshot."""
-        return {"agents": self.agents}, {**self.columns, "variation": self.variation}
+        sums = dict(zip(SUM, self.sums, strict=True))
+        return {"agents": self.agents}, {**self.columns, **sums, "variation": self.variation}
 
     @classmethod
     def load(cls, scalars: dict[str, Any], arrays: dict[str, Array]) -> Paths:
@@ -131,27 +190,47 @@ class Paths:
         paths.agents = list(scalars["agents"])
         views = len(arrays["target"])
         for name, (dtype, start) in _COLUMNS.items():
-            paths.columns[name] = arrays.get(name, np.full(views, start, dtype))
+            paths.columns[name] = arrays.get(name, np.full(views, start)).astype(dtype)
+        paths.sums = np.stack([arrays.get(name, np.zeros(views)) for name in SUM])
         paths.variation = arrays["variation"]
         paths._index()
         return paths
 
+    def slots(self, targets: int) -> tuple[Array, int]:
+        """(views,) place of each view in a table of `targets` rows, a column an agent; and how many columns."""
+        if self._slots is None:
+            target = self.columns["target"]
+            order = np.argsort(target, kind="stable")
+            views = np.bincount(target, minlength=targets)
+            slot = np.empty(len(target), np.int64)
+            slot[order] = np.arange(len(target)) - (np.cumsum(views) - views)[target[order]]
+            width = max(int(views.max(initial=0)), 1)
+            self._slots = target * width + slot, width
+        return self._slots
+
     def _index(self) -> None:
-        pairs = zip(self.columns["target"], self.columns["agent"], strict=True)
-        self._number = {(int(t), self.agents[a]): i for i, (t, a) in enumerate(pairs)}
-        self._tables = {}
+        pairs = zip(self.columns["target"].tolist(), self.columns["agent"].tolist(), strict=True)
+        self._number = {(t, self.agents[a]): i for i, (t, a) in enumerate(pairs)}
+        self._tables: dict[tuple[tuple[str, ...], tuple[str, ...]], Array] = {}
+        self._slots = None
+
+    def _keep(self, keep: Array) -> None:
+        self.columns = {name: column[keep] for name, column in self.columns.items()}
+        self.sums, self.variation = self.sums[:, keep], self.variation[keep]
 
     def _forget_silent(self, policy: Policy, observed_ms: float) -> None:
         """Drop views whose agent left so long ago that nothing of them counts any more: agents come and go for ever."""
         heard = self.columns["heard_at_observed_ms"]
-        keep = ~(observed_ms - heard > _FORGET_TAUS * policy.slow_tau_ms) | np.isneginf(heard)
+        limit_ms = _FORGET_TAUS * policy.slow_tau_ms
+        if not len(heard) or observed_ms - heard.min() <= limit_ms:
+            return
+        keep = ~(observed_ms - heard > limit_ms) | np.isneginf(heard)
         if keep.all():
             return
-        self.columns = {name: column[keep] for name, column in self.columns.items()}
-        self.variation = self.variation[keep]
+        self._keep(keep)
         used = sorted({int(a) for a in self.columns["agent"]})
         self.agents = [self.agents[a] for a in used]
-        self.columns["agent"] = np.searchsorted(used, self.columns["agent"]).astype(np.int32)
+        self.columns["agent"] = np.searchsorted(used, self.columns["agent"])
         self._index()
 
     def _views(self, panes: PathPanes, rows: dict[str, Array], targets: dict[str, int]) -> Array:
@@ -184,99 +263,41 @@ class Paths:
             self.agents.append(agent)
         number = len(self._number)
         self._number[target, agent] = number
+        self._slots = None
         first = {"target": target, "agent": self.agents.index(agent)}
         for name, (dtype, start) in _COLUMNS.items():
             self.columns[name] = np.append(self.columns[name], np.array([first.get(name, start)], dtype))
+        self.sums = np.hstack((self.sums, np.zeros((len(SUM), 1))))
         self.variation = np.vstack((self.variation, np.zeros((1, _BINS))))
         return number
 
-    def _average(
-        self, view: Array, at: Array, counts: dict[str, dict[str, Array]], before: Array, policy: Policy
-    ) -> None:
-        newest, views = self.columns["newest_pane_at_ms"], len(before)
-        passed = np.where(before == _NEVER, 0, newest - np.where(before == _NEVER, newest, before))
-        taus = {"fast": policy.fast_tau_ms, "loss": LOSS_TAUS * policy.fast_tau_ms, "slow": policy.slow_tau_ms}
-        for speed, tau in taus.items():
-            fade, weight = np.exp(-passed / tau), np.exp(-(newest[view] - at) / tau)
-            for what, values in counts[speed].items():
-                column = self.columns[f"{speed}_{what}"]
-                column *= fade
-                column += np.bincount(view, weights=values * weight, minlength=views)
-
-    def _continues_silence(self, view: Array, at: Array, answered: Array, failed: Array) -> Array:
-        """(rows,) bool: a pane without an answer, after another without one: the same loss episode."""
-        c = self.columns
-        silent = (answered == 0) & (failed > 0)
-        before = (c["unanswered_run"] + c["shared_run"] > 0)[view] & (at > c["answered_pane_at_ms"][view])
-        order = np.lexsort((at, view))
-        same = view[order[1:]] == view[order[:-1]]
-        before[order[1:][same]] = silent[order[:-1][same]]
-        return silent & before  # type: ignore[no-any-return]
-
-    def _steps(self, view: Array, at: Array, answered: Array, log: Array) -> dict[str, Array]:
-        """(rows,) how far each pane's ln latency is from that of the pane before it, where there is one.
-
-        The spread of neighbours, after RFC 3550's jitter: unlike a variance it does not grow when a path changes level.
-        """
-        heard = answered > 0
-        mean = np.divide(log, answered, out=np.full(len(log), np.nan), where=heard)
-        order = np.lexsort((at, view))
-        order = order[heard[order]]
-        before = self.columns["last_log"][view]
-        same = view[order[1:]] == view[order[:-1]]
-        before[order[1:][same]] = mean[order[:-1][same]]
-        step = np.minimum(np.abs(mean - before), _STEP_LOG_MAX)
-        last = np.append(~same, True) if len(order) else np.zeros(0, bool)
-        self.columns["last_log"][view[order[last]]] = mean[order[last]]
-        return {"steps": (~np.isnan(step)).astype(np.float64), "step_log": np.nan_to_num(step)}
-
-    def _count_unanswered(self, view: Array, at: Array, answered: Array, own: Array, shared: Array) -> None:
-        last, before = self.columns["answered_pane_at_ms"], self.columns["answered_pane_at_ms"].copy()
-        np.maximum.at(last, view[answered > 0], at[answered > 0])
-        since = at > last[view]
-        for name, failed in (("unanswered_run", own), ("shared_run", shared)):
-            run = self.columns[name]
-            run[last > before] = 0
-            run += np.bincount(view[since], weights=failed[since], minlength=len(run)).astype(np.int64)
-
-    def _vary(self, view: Array, rows: dict[str, Array], before: Array, policy: Policy) -> None:
-        """Least delay of the current and the last window, and the distribution above it."""
-        c = self.columns
-        newest, length_ms = c["newest_pane_at_ms"], int(policy.fast_tau_ms)
-        window = newest // length_ms
-        moved = window - c["window"]
-        c["least_before_ms"] = np.where(moved == 1, c["least_ms"], np.where(moved > 1, np.inf, c["least_before_ms"]))
-        c["least_ms"] = np.where(moved > 0, np.inf, c["least_ms"])
-        c["window"] = window
-        answered = rows["outcomes"][:, Outcome.ANSWERED] > 0
-        current = answered & (rows["pane_at_ms"] // length_ms >= window[view] - 1)
-        np.minimum.at(c["least_ms"], view[current], rows["rtt_min_us"][current] / 1000.0)
-
-        passed = np.where(before == _NEVER, 0, newest - np.where(before == _NEVER, newest, before))
-        self.variation *= np.exp(-passed / policy.slow_tau_ms)[:, None]
-        of_entry = np.repeat(np.arange(len(view)), rows["buckets"])
-        entry_view = view[of_entry]
-        floor = np.minimum(c["least_ms"], c["least_before_ms"])[entry_view]
-        above = bucket_mid_ms(rows["bucket"]) - floor
-        usable = np.isfinite(floor)
-        bins = np.searchsorted(EDGES_MS, above[usable])
-        age = (newest[view] - rows["pane_at_ms"])[of_entry][usable]
-        weight = rows["bucket_count"][usable] * np.exp(-age / policy.slow_tau_ms)
-        flat = np.bincount(entry_view[usable] * _BINS + bins, weights=weight, minlength=self.variation.size)
-        self.variation += flat.reshape(self.variation.shape)
-
 
 def _only(rows: dict[str, Array], keep: Array) -> dict[str, Array]:
+    """The rows of a mask (rows,)."""
     entries = np.repeat(keep, rows["buckets"])
     return {n: v[entries] if n in PathPanes.ENTRIES else v[keep] for n, v in rows.items()}
 
 
-def _silent_everywhere(rows: dict[str, Array], answered: Array, failed: Array) -> Array:
+def _rounds(view: Array, at: Array) -> Iterator[Array | None]:
+    """Masks (rows,) so that each holds a view once, earlier panes first; None: all rows, the usual case."""
+    if np.bincount(view).max() == 1:
+        yield None
+        return
+    order = np.lexsort((at, view))
+    starts = np.flatnonzero(np.diff(view[order], prepend=-1))
+    turn = np.empty(len(view), np.int64)
+    turn[order] = np.arange(len(view)) - np.repeat(starts, np.diff(starts, append=len(view)))
+    for number in range(int(turn.max()) + 1):
+        yield turn == number
+
+
+def _silent_everywhere(rows: dict[str, Array], failed: Array) -> Array:
     """(rows,) bool: in this pane the row's agent probed several targets, and none of them answered."""
+    answered, target = rows["outcomes"][:, Outcome.ANSWERED], rows["target_index"].astype(np.int64)
     probed = answered + failed > 0
     _, pane = np.unique(rows["pane_at_ms"], return_inverse=True)
     of = rows["agent_index"].astype(np.int64) * (int(pane.max()) + 1) + pane
-    groups, target = int(of.max()) + 1, rows["target_index"].astype(np.int64)
+    groups = int(of.max()) + 1
     first, last = np.full(groups, 1 << 32), np.full(groups, -1)
     np.minimum.at(first, of[probed], target[probed])
     np.maximum.at(last, of[probed], target[probed])

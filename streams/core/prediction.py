@@ -26,7 +26,7 @@ _INTERCEPT_BEFORE_LABELS: Final = (
     -4.6
 )  # ln(0.01 / 0.99): before it has learnt, a disruption is rare and not a coin's toss
 # Of so many labels that are due at a tick: learning costs 40 us each, and a thousand paths say much the same.
-_LEARN_MAX: Final = 16
+_LEARN_MAX: Final = 4
 _RECENT_TAU_MS: Final = 600_000.0
 
 
@@ -66,12 +66,14 @@ class Predictor:
         return self._predict(primary, regions, m, policy, now_ms)
 
     def _learn(self, due_at_ms: int) -> None:
-        due = int((self._pending_at_ms <= due_at_ms).sum())
+        due = int(self._pending_at_ms.searchsorted(due_at_ms, "right"))
+        if not due:
+            return
         features = self._pending[:due].reshape(-1, len(FEATURES))
         hits = self._hit[:due].reshape(-1)
         known = np.flatnonzero(~np.isnan(features[:, 0]))  # else not predicted: not measured, or disrupted already
         if len(known) > _LEARN_MAX:
-            known = known[np.linspace(0, len(known) - 1, _LEARN_MAX).astype(int)]
+            known = np.roll(known, -self.labels_learnt)[:: -(-len(known) // _LEARN_MAX)]
         for row, hit in zip(features[known].tolist(), hits[known].tolist(), strict=True):
             x = dict(zip(FEATURES, row, strict=True))
             self._scaler.learn_one(x)

@@ -21,7 +21,7 @@ from schemas.records import Array, Candidate, Mode, Policy
 from streams.core.numbers import significant
 from streams.core.sensitivity import flips, log_score_error, order_confidence
 from streams.core.views import PathMetrics
-from streams.core.weights import METRICS, NetworkWeight, network_weight
+from streams.core.weights import METRICS, NetworkWeight, Scale, network_weight
 
 # Gates in order: the first that holds is the reason.
 UNKNOWN_REGION: Final = "UNKNOWN_REGION"
@@ -39,14 +39,15 @@ DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, DOWN))
 
 @dataclass(frozen=True)
 class Ranked:
-    """Candidates of a primary at a moment, in the configuration's order; `order` indexes them, best first."""
+    """Candidates of a primary at a moment, in the configuration's order; `order` indexes them, best first.
+
+    Arrays are (regions,) but `score`, `network` and `baseline` are rounded to 6 digits, as they are compared and said.
+    """
 
     regions: list[str]
     score: Array
-    normalized: Array
     baseline: Array
     network: Array
-    contributions: dict[str, Array]
     reasons: list[str | None]
     eligible: Array
     order: Array
@@ -58,12 +59,25 @@ class Ranked:
     @cached_property
     def error(self) -> Array:
         """(regions,) standard error of ln score."""
-        return log_score_error(self.parts, self.metrics, self.policy)
+        return log_score_error(self.parts, self.metrics)
 
     @property
     def order_confidence(self) -> float:
         """Probability that the first is really the best (see `sensitivity.py`)."""
         return order_confidence(self.order, self.eligible, self.score, self.error)
+
+    @cached_property
+    def contributions(self) -> dict[str, Array]:
+        """(regions,) logarithm of each factor, rounded; they sum to that of the score."""
+        baseline = self.policy.baseline_exponent * np.log(self.baseline)
+        rows = significant(np.vstack((baseline, self.parts.contributions, self.parts.uncertainty)))
+        return dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
+
+    @cached_property
+    def normalized(self) -> Array:
+        """(regions,) score over the best eligible score; 0 when not eligible."""
+        best = self.score[self.eligible].max() if self.eligible.any() else 1.0
+        return np.where(self.eligible, significant(self.score / best), 0.0)
 
     def best(self, barred: Array | None = None) -> str | None:
         """First choice: the best eligible; in PANIC the least bad that is not known to be dead; None: nobody.
@@ -87,7 +101,7 @@ class Ranked:
     def candidates(self, predicted: dict[str, float], waits: Array | None = None) -> list[Candidate]:
         """In order of rank; `waits` (regions,) bool: held back by the failback policy."""
         log_score = np.log(self.score)
-        flip = flips(self.order, self.eligible, log_score, self.parts, self.policy)
+        flip = flips(self.order, self.eligible, log_score, self.parts)
         confidence = significant(self.metrics.confidence).tolist()
         suspicion = significant(self.metrics.suspicion_ratio).tolist()
         contributions = {name: value.tolist() for name, value in self.contributions.items()}
@@ -121,60 +135,53 @@ def rank(
     baseline: Array,
     known: Array,
     bandwidth_bps: Array,
-    injected: dict[str, Array],
+    injected: Array | None = None,
+    unhealthy: Array | None = None,
     drained: Array | None = None,
     ejected: Array | None = None,
     name_order: Array | None = None,
+    scale: Scale | None = None,
 ) -> Ranked:
     """Score and order the candidates.
 
-    Shapes: all arrays (regions,). `baseline` in (0, 1]; `known`: bool, in the catalogue or given a weight;
-    `bandwidth_bps` and `injected` (by metric, and `healthy`) NaN where nobody said so; `drained`, `ejected`: bool;
-    `name_order`: each region's place in alphabetical order, if the caller knows it already.
+    Shapes: all arrays (regions,), but `injected` (metrics, regions), NaN where nobody said so. `baseline` in (0, 1];
+    `known`: in the catalogue or given a weight; `unhealthy`, `drained`, `ejected`: bool. `name_order`, each region's
+    place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
     """
-    measured = {
-        "latency_ms": metrics.latency_ms,
-        "loss_ratio": metrics.loss_ratio,
-        "delay_variation_ms": metrics.delay_variation_ms,
-        "bandwidth_bps": bandwidth_bps,
-    }
-    parts = network_weight(measured, {m: injected[m] for m in METRICS}, metrics.confidence, policy)
-    logs = {"baseline": policy.baseline_exponent * np.log(baseline), **parts.contributions}
-    contributions = dict(zip(logs, significant(np.stack(list(logs.values()))), strict=True))
-    log_network = np.sum(list(parts.contributions.values()), axis=0)
-    score, network, shown_baseline = significant(
-        np.stack((np.exp(contributions["baseline"] + log_network), np.exp(log_network), baseline))
-    )
-    no = np.zeros(len(regions), bool)
+    measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
+    parts = network_weight(measured, injected, metrics.confidence, policy, scale or Scale.of(policy))
+    log_network = parts.contributions.sum(axis=0) + parts.uncertainty
+    log_score = policy.baseline_exponent * np.log(baseline) + log_network
+    score, network, shown_baseline = significant(np.array((np.exp(log_score), np.exp(log_network), baseline)))
+    fresh = _fresh(metrics, policy)
     gates = {
         UNKNOWN_REGION: ~known,
-        DRAINED: no if drained is None else drained,
-        UNHEALTHY: injected["healthy"] == 0,
+        DRAINED: drained,
+        UNHEALTHY: unhealthy,
         DOWN: metrics.down,
         VETOED: metrics.vetoed,
-        EJECTED: no if ejected is None else ejected,
-        STALE: ~np.isnan(metrics.age_ms) & ~_fresh(metrics, policy),
+        EJECTED: ejected,
+        STALE: ~fresh & ~np.isnan(metrics.age_ms),
         NO_DATA: np.isnan(metrics.age_ms),
     }
+    closed = {name: gate for name, gate in gates.items() if gate is not None and gate.any()}
     reasons = np.full(len(regions), None, object)
-    for name in reversed(GATES):
-        reasons[gates[name]] = name
-    eligible = ~np.any(list(gates.values()), axis=0)
-    dead = np.any([gates[name] for name in DEAD], axis=0)
+    eligible, dead = np.ones(len(regions), bool), np.zeros(len(regions), bool)
+    for name, gate in reversed(closed.items()):
+        reasons[gate] = name
+        eligible &= ~gate
+        if name in DEAD:
+            dead |= gate
     names = np.argsort(np.argsort(regions)) if name_order is None else name_order
-    order = np.lexsort((names, -score, dead, ~eligible))
-    best = score[eligible].max() if eligible.any() else 1.0
     return Ranked(
         regions=regions,
         score=score,
-        normalized=np.where(eligible, significant(score / best), 0.0),
         baseline=shown_baseline,
         network=network,
-        contributions=contributions,
         reasons=reasons.tolist(),
         eligible=eligible,
-        order=order,
-        mode=_mode(_fresh(metrics, policy), eligible, policy),
+        order=np.lexsort((names, -score, dead, ~eligible)),
+        mode=_mode(fresh, eligible, policy),
         metrics=metrics,
         parts=parts,
         policy=policy,
@@ -195,24 +202,21 @@ def _mode(fresh: Array, eligible: Array, policy: Policy) -> Mode:
 def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
     """Columns of PathWeights: every path as published at a tick."""
     m = ranked.metrics
-    measured = {
-        "confidence": m.confidence,
-        "latency_ms": m.latency_ms,
-        "loss_ratio": m.loss_ratio,
-        "delay_variation_ms": m.delay_variation_ms,
-        "bandwidth_bps": bandwidth_bps,
-        "age_ms": m.age_ms,
-    }
-    rounded = dict(zip(measured, significant(np.stack(list(measured.values()))), strict=True))
+    measured = (m.latency_ms, m.loss_ratio, m.delay_variation_ms, bandwidth_bps, m.age_ms)
+    confidence, *rounded = significant(np.array((m.confidence, *measured)))
+    names = ("latency_ms", "loss_ratio", "delay_variation_ms", "bandwidth_bps", "age_ms")
     return {
         "weight": ranked.score.tolist(),
         "baseline_weight": ranked.baseline.tolist(),
         "network_weight": ranked.network.tolist(),
-        **{name: _or_none(column) for name, column in rounded.items()},
+        "confidence": confidence.tolist(),
+        **{name: _or_none(column) for name, column in zip(names, rounded, strict=True)},
     }
 
 
 def _or_none(column: Array) -> list[float | None]:
+    if np.isfinite(column).all():
+        return column.tolist()  # type: ignore[no-any-return]
     found = column.astype(object)
     found[~np.isfinite(column)] = None
     return found.tolist()  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from streams.core.ranking import Ranked
 
 
 def sentence(
-    ranked: Ranked, orders: Orders, hold: HoldDown, *, signal: Signal, before: str | None, waits: Array
+    ranked: Ranked, orders: Orders, hold: HoldDown, *, signal: Signal, before: str | None, waits: Array | None
 ) -> str:
     """`before`: the target before this moment; `waits` (regions,): held back by the failback policy."""
     target, policy = hold.target, ranked.policy
@@ -39,7 +39,7 @@ def sentence(
     first = ranked.regions[int(ranked.order[0])]
     if target == first:
         return f"{target} has the best score of {int(ranked.eligible.sum())} eligible"
-    if waits[int(ranked.order[0])]:
+    if waits is not None and waits[int(ranked.order[0])]:
         return f"{target} is kept: {first} is better, failed before, and waits ({policy.failback} failback)"
     lead = np.log(ranked.score[ranked.order[0]] / ranked.score[ranked.regions.index(target)])
     short = "less than the margin" if lead <= np.log1p(policy.margin_ratio) else "so little that it may be chance"

@@ -16,19 +16,20 @@ from typing import Final
 
 import numpy as np
 
-from schemas.records import Array, Flip, Policy
+from schemas.records import Array, Flip
 from streams.core.numbers import normal_cdf, significant
 from streams.core.views import PathMetrics
-from streams.core.weights import METRICS, NetworkWeight, at_impairment
+from streams.core.weights import METRICS, NetworkWeight
 
 # Scores are compared at six significant digits: a lead below this could be rounded away.
 _ABOVE: Final = 4e-6
+_LATENCY: Final = METRICS.index("latency_ms")
 
 
-def log_score_error(network: NetworkWeight, m: PathMetrics, policy: Policy) -> Array:
+def log_score_error(network: NetworkWeight, m: PathMetrics) -> Array:
     """(paths,) standard error of ln score; infinite where the spread is not known yet."""
-    per_log = 1 / np.log(policy.latency_bad_ms / policy.latency_good_ms)
-    error = network.gain["latency_ms"] * per_log * m.log_latency_error
+    per_log = 1 / np.log(network.scale.bad[_LATENCY, 0] / network.scale.good[_LATENCY, 0])
+    error = network.gain[_LATENCY] * per_log * m.log_latency_error
     return np.where(np.isnan(error), np.inf, error)
 
 
@@ -50,27 +51,23 @@ def order_confidence(order: Array, eligible: Array, score: Array, error: Array) 
     return float(significant(better_probability(lead, error[first], error[others]).prod()))
 
 
-def flips(order: Array, eligible: Array, log_score: Array, network: NetworkWeight, policy: Policy) -> list[Flip | None]:
+def flips(order: Array, eligible: Array, log_score: Array, network: NetworkWeight) -> list[Flip | None]:
     """Of each path the smallest change of one metric that would put it first; None: it is first, or none would."""
     found: list[Flip | None] = [None] * len(order)
     if not eligible[order[0]]:
         return found
     lacking = log_score[order[0]] - log_score + _ABOVE
-    size = np.full((len(METRICS), len(order)), np.inf)
-    for row, metric in enumerate(METRICS):
-        gain, room = network.gain[metric], network.impairment[metric]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            change = np.where(gain > 0, lacking / gain, np.inf)
-        size[row] = np.where(change <= np.nan_to_num(room), change, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = lacking / network.gain  # of the impairment; infinite where nobody knows the metric
+    size = np.where(size <= np.nan_to_num(network.impairment), size, np.inf)
     smallest = size.argmin(axis=0)
     change = size[smallest, np.arange(len(order))]
     able = eligible & np.isfinite(change)
     able[order[0]] = False
     for row, metric in enumerate(METRICS):
         mine = np.flatnonzero(able & (smallest == row))
-        to = at_impairment(metric, network.impairment[metric][mine] - change[mine], policy)
-        for i, before, after in zip(
-            mine.tolist(), significant(network.values[metric][mine]).tolist(), significant(to).tolist(), strict=True
-        ):
-            found[i] = Flip(metric, before, after)
+        to = network.scale.at_impairment(row, network.impairment[row, mine] - change[mine])
+        before, after = significant(np.stack((network.values[row, mine], to))).tolist()
+        for i, from_value, to_value in zip(mine.tolist(), before, after, strict=True):
+            found[i] = Flip(metric, from_value, to_value)
     return found

@@ -16,14 +16,16 @@ import numpy as np
 
 from schemas.records import Array, Policy
 from streams.core.numbers import proven_share
-from streams.core.paths import EDGES_MS, Paths
+from streams.core.paths import EDGES_MS, MEANS, SUM, Paths
 
 _QUANTILE: Final = 0.95
+_BOUNDS_MS: Final = np.concatenate(([0.0], EDGES_MS, [2 * EDGES_MS[-1]]))
+_WIDTHS_MS: Final = np.diff(_BOUNDS_MS)
+_REMEMBERED_MIN: Final = 1e-6  # the same of the slow window
 _HEARD_MIN: Final = 1e-3  # of answers left in the fast window: a mean of less is a mean of nearly nothing
 # How surely losses must be proven (one-sided normal quantiles): those of now to 97 %, so that one lost probe moves
 # nothing; the long memory, which counts episodes, may be believed at 63 %.
-_NOW_Z: Final = 1.9
-_SLOW_Z: Final = 0.33
+_LOSS_Z: Final = np.array([[1.9], [0.33]])
 _MEAN_TO_DEVIATION: Final = 0.886  # mean distance of two normal values to their standard deviation: sqrt(pi) / 2
 
 
@@ -49,53 +51,70 @@ class PathMetrics:
 
 def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> PathMetrics:
     """All agents' views joined by target. Shapes: (views,) in the columns, (targets,) out."""
-    c, target = paths.columns, paths.columns["target"]
-    age = observed_ms - c["heard_at_observed_ms"]  # infinite: never
+    c, target, agent = paths.columns, paths.columns["target"], paths.columns["agent"]
+    heard_at = c["heard_at_observed_ms"]
+    age = observed_ms - heard_at  # infinite: never
     reports = age <= policy.stale_after_ms
     silent_at_all = reports & (c["unanswered_run"] + c["shared_run"] >= policy.down_after_probes)
-    suspect, world = _suspects(c["agent"], len(paths.agents), reports, silent_at_all)
+    suspect, world = _suspects(agent, len(paths.agents), reports, silent_at_all)
     # What an agent lost together with all the rest is held against a path only if it was the world.
     silent = silent_at_all if world else reports & (c["unanswered_run"] >= policy.down_after_probes)
-    believed = reports & ~suspect[c["agent"]]
+    some_suspect = bool(suspect.any())
+    believed = reports & ~suspect[agent] if some_suspect else reports
 
+    reporting = np.bincount(target, believed, targets)
+    trusted = reporting > 0
     heard = np.full(targets, -np.inf)
-    np.maximum.at(heard, target, c["heard_at_observed_ms"])
-    trusted = np.bincount(target, weights=believed, minlength=targets) > 0
-    # Of a target that nobody believed reports, the last that was heard is kept: its average did not change since.
-    lately = heard[target] - c["heard_at_observed_ms"] <= policy.stale_after_ms
-    counts = np.where(trusted[target], believed, lately & np.isfinite(c["heard_at_observed_ms"]))
-    table = _Table(target, targets, counts, policy.quorum_ratio)
+    np.maximum.at(heard, target, heard_at)
+    counts = believed
+    if not trusted.all():
+        # Of a target that nobody believed reports, the last that was heard is kept: its average did not change since.
+        lately = np.isfinite(heard_at) & (
+            np.where(np.isfinite(heard), heard, 0)[target] - heard_at <= policy.stale_after_ms
+        )
+        counts = np.where(trusted[target], believed, lately)
+    unanswered: Array = np.zeros(targets)
+    vetoed: Array = np.zeros(targets, bool)
+    if silent.any():
+        unanswered = np.bincount(target, silent & believed, targets)
+        must = np.array([a in policy.must_be_healthy for a in paths.agents])[agent]
+        vetoed = np.bincount(target, silent & believed & must, targets) > 0
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fast_log = np.where(c["fast_answered"] > _HEARD_MIN, c["fast_log"] / c["fast_answered"], np.nan)
-        slow_log = np.where(c["slow_answered"] > 1e-6, c["slow_log"] / c["slow_answered"], np.nan)
-        deviation = _MEAN_TO_DEVIATION * c["slow_step_log"] / c["slow_steps"]
-        error = deviation / np.sqrt(np.maximum(2 * c["fast_panes"] - 1, 1))
-    fast_loss = proven_share(c["loss_failed"], c["loss_sent"], _NOW_Z)
-    loss = np.fmax(fast_loss, proven_share(c["slow_failed"], c["slow_sent"], _SLOW_Z))
-    slow_sent = c["slow_sent"] * np.exp(-np.where(counts, age, 0.0) / policy.slow_tau_ms)
-    samples = np.bincount(target, weights=slow_sent * counts, minlength=targets)
-    heard_age = np.where(np.isfinite(heard), observed_ms - heard, np.nan)
-
-    reporting = np.bincount(target, weights=believed, minlength=targets)
-    unanswered = np.bincount(target, weights=silent & believed, minlength=targets)
-    must = np.isin(c["agent"], [i for i, a in enumerate(paths.agents) if a in policy.must_be_healthy])
+    latency, slow_latency, loss, now_loss, variation, error = _agreed(
+        _values(paths), counts, paths.slots(targets), targets, policy.quorum_ratio
+    )
+    fresh = np.where(counts, paths.sums[SUM["slow_sent"]] * np.exp(age / -policy.slow_tau_ms), 0.0)
+    samples = np.bincount(target, fresh, targets)
     return PathMetrics(
-        latency_ms=np.exp(table.agreed(np.where(np.isnan(fast_log), slow_log, fast_log))),
-        slow_latency_ms=np.exp(table.agreed(slow_log)),
-        loss_ratio=table.agreed(loss),
-        fast_loss_ratio=table.agreed(fast_loss),
-        delay_variation_ms=table.agreed(_quantile_ms(paths.variation)),
-        log_latency_error=table.agreed(error),
+        latency_ms=np.exp(latency),
+        slow_latency_ms=np.exp(slow_latency),
+        loss_ratio=loss,
+        fast_loss_ratio=now_loss,
+        delay_variation_ms=variation,
+        log_latency_error=error,
         samples=samples,
         confidence=samples / (samples + policy.confidence_samples),
-        age_ms=heard_age,
+        age_ms=np.where(heard == -np.inf, np.nan, observed_ms - heard),
         trusted=trusted,
-        down=(reporting > 0) & (unanswered >= needed(reporting, policy.quorum_ratio)),
-        vetoed=np.bincount(target, weights=silent & believed & must, minlength=targets) > 0,
+        down=trusted & (unanswered >= needed(reporting, policy.quorum_ratio)),
+        vetoed=vetoed,
         suspicion_ratio=unanswered / np.maximum(reporting, 1),
-        suspects=tuple(sorted(paths.agents[i] for i in np.flatnonzero(suspect))),
+        suspects=tuple(sorted(paths.agents[i] for i in np.flatnonzero(suspect))) if some_suspect else (),
     )
+
+
+def _values(paths: Paths) -> Array:
+    """(6, views): ln latency, ln slow latency, loss, loss now, delay variation, standard error of ln latency."""
+    sums = paths.sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fast, slow, step, _, _ = sums[:MEANS] / sums[MEANS : 2 * MEANS]
+    fast_answered, slow_answered = sums[MEANS : MEANS + 2]
+    slow[slow_answered <= _REMEMBERED_MIN] = np.nan
+    losses = slice(MEANS - 2, MEANS), slice(2 * MEANS - 2, 2 * MEANS)
+    now_loss, slow_loss = proven_share(sums[losses[0]], sums[losses[1]], _LOSS_Z)
+    error = _MEAN_TO_DEVIATION * step / np.sqrt(np.maximum(2 * sums[SUM["fast_panes"]] - 1, 1))
+    latency = np.where(fast_answered > _HEARD_MIN, fast, slow)
+    return np.array((latency, slow, np.fmax(now_loss, slow_loss), now_loss, _quantile_ms(paths.variation), error))
 
 
 def needed(reporting: Array, quorum_ratio: float) -> Array:
@@ -106,48 +125,40 @@ def needed(reporting: Array, quorum_ratio: float) -> Array:
 def _suspects(agent: Array, agents: int, reports: Array, silent: Array) -> tuple[Array, bool]:
     """(agents,) bool: gets no answer from any of several targets, or fell silent beside others; and: all of several."""
     reporting = np.bincount(agent, weights=reports, minlength=agents)
-    unanswered = np.bincount(agent, weights=silent, minlength=agents)
     alive = reporting > 0
+    if not silent.any():
+        return ~alive & alive.any(), False
+    unanswered = np.bincount(agent, weights=silent, minlength=agents)
     gone = (reporting >= 2) & (unanswered == reporting)
     world = bool(gone.sum() >= 2 and gone.sum() == alive.sum())
     return (gone & (not world)) | (~alive & alive.any()), world
 
 
-class _Table:
-    """Views as a table of targets by agents, so that what agents agree on is a sort along short rows."""
+def _agreed(values: Array, counts: Array, slots: tuple[Array, int], targets: int, quorum_ratio: float) -> Array:
+    """(metrics, targets) from (metrics, views): what a quorum of those that have a value finds so high or higher.
 
-    def __init__(self, target: Array, targets: int, counts: Array, quorum_ratio: float) -> None:
-        self._target, self._counts = target, counts
-        order = np.argsort(target, kind="stable")
-        views = np.bincount(target, minlength=targets)
-        first = np.cumsum(views) - views
-        self._slot = np.empty(len(target), np.int64)
-        self._slot[order] = np.arange(len(target)) - first[target[order]]
-        self._shape = (targets, max(int(views.max(initial=0)), 1))
-        self._quorum_ratio = quorum_ratio
-
-    def agreed(self, values: Array) -> Array:
-        """(targets,) from (views,): the value that a quorum of those that have one finds so high or higher; or NaN."""
-        table = np.full(self._shape, np.nan)
-        table[self._target, self._slot] = np.where(self._counts, values, np.nan)
-        if self._shape[1] == 1:
-            return table[:, 0]
-        table.sort(axis=1)  # NaN last
-        known = (~np.isnan(table)).sum(axis=1)
-        at = np.maximum(known - needed(known, self._quorum_ratio), 0)
-        return np.take_along_axis(table, at[:, None], axis=1)[:, 0]
+    NaN where none has. Views stand in a table of targets by agents, so it is a sort along short rows.
+    """
+    place, width = slots
+    table = np.full((len(values), targets * width), np.nan)
+    table[:, place] = np.where(counts, values, np.nan)
+    if width == 1:
+        return table
+    cells = np.sort(table.reshape(len(values), targets, width), axis=2)  # NaN last
+    known = width - np.isnan(cells).sum(axis=2)
+    at = np.maximum(known - needed(np.arange(width + 1), quorum_ratio)[known], 0)
+    return cells.reshape(-1)[np.arange(0, cells.size, width) + at.reshape(-1)].reshape(at.shape)  # type: ignore[no-any-return]
 
 
 def _quantile_ms(counts: Array) -> Array:
     """(views,) the 95th percentile of each row of bins, interpolated within its bin; NaN for an empty row."""
+    bins = counts.shape[1]
     reached = np.cumsum(counts, axis=1)
     total = reached[:, -1]
     wanted = _QUANTILE * total
-    at = (reached < wanted[:, None]).sum(axis=1).clip(0, counts.shape[1] - 1)
-    rows = np.arange(len(counts))
-    edges = np.concatenate(([0.0], EDGES_MS, [2 * EDGES_MS[-1]]))
-    below = reached[rows, at] - counts[rows, at]
+    at = np.minimum((reached < wanted[:, None]).sum(axis=1), bins - 1)
+    cell = np.arange(0, counts.size, bins) + at
+    count = counts.reshape(-1)[cell]
     with np.errstate(divide="ignore", invalid="ignore"):
-        into = np.clip((wanted - below) / counts[rows, at], 0, 1)
-        value = edges[at] + into * (edges[at + 1] - edges[at])
-    return np.where(total > 1e-6, value, np.nan)
+        into = np.minimum(np.maximum(1 - (reached.reshape(-1)[cell] - wanted) / count, 0.0), 1.0)
+    return np.where(total > _REMEMBERED_MIN, _BOUNDS_MS[at] + into * _WIDTHS_MS[at], np.nan)

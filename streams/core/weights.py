@@ -2,6 +2,13 @@
 
 A utility is anchored in the operator's objectives ("good", "bad"), never in the other candidates, so a candidate that
 joins or leaves reorders nobody. Everything is kept as natural logarithms: a ranking's explanation is then a sum.
+
+    impairment   how bad a metric is on the policy's scale, 0 (good or better) to 1 (bad or worse). Between, it is
+                 linear in the metric's logarithm (harm goes with ratios of delay and bandwidth), for loss in the ratio
+                 itself (a retransmission costs the same at 1 % as at 10 %)
+    utility      utility_floor to the power of the impairment
+
+Metrics come in rows in the order of `METRICS`; arrays are (metrics, paths).
 """
 
 from __future__ import annotations
@@ -15,97 +22,95 @@ import numpy as np
 from schemas.records import Array, Policy
 
 METRICS: Final = ("latency_ms", "loss_ratio", "delay_variation_ms", "bandwidth_bps")
+INJECTED_SHARE: Final = 0.45
+_LINEAR: Final = METRICS.index("loss_ratio")
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A policy's scale for every metric, as columns (metrics, 1): what is worked out once a policy."""
+
+    good: Array
+    bad: Array
+    exponent: Array
+    _zero: Array  # of the metric made straight, and how steeply it rises to 1
+    _slope: Array
+
+    @classmethod
+    def of(cls, policy: Policy) -> Scale:
+        """The scale of a policy."""
+        good = [policy.latency_good_ms, policy.loss_good_ratio, policy.delay_variation_good_ms]
+        bad = [policy.latency_bad_ms, policy.loss_bad_ratio, policy.delay_variation_bad_ms]
+        exponent = [policy.latency_exponent, policy.loss_exponent, policy.delay_variation_exponent]
+        ends = np.array([[*good, policy.bandwidth_good_bps]]).T, np.array([[*bad, policy.bandwidth_bad_bps]]).T
+        zero, one = map(_straight, ends)
+        return cls(*ends, np.array([[*exponent, policy.bandwidth_exponent]]).T, zero, 1 / (one - zero))
+
+    def impairment(self, values: Array) -> Array:
+        """(metrics, paths) in [0, 1] of the metrics' values; NaN stays NaN."""
+        return np.minimum(np.maximum((_straight(values) - self._zero) * self._slope, 0.0), 1.0)  # type: ignore[no-any-return]
+
+    def at_impairment(self, row: int, impairments: Array) -> Array:
+        """Values of one metric at these impairments: the inverse of `impairment` between good and bad."""
+        good, bad = float(self.good[row, 0]), float(self.bad[row, 0])
+        if row == _LINEAR:
+            return good + impairments * (bad - good)
+        return good * (bad / good) ** impairments
+
+
+def _straight(values: Array) -> Array:
+    """(metrics, paths) as they enter the impairment: logarithms, but for the loss."""
+    with np.errstate(divide="ignore"):
+        found = np.log(values)
+    found[_LINEAR] = values[_LINEAR]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkWeight:
-    """ln of the network weight in parts. Every array is (paths,).
+    """ln of the network weight in parts.
 
-    `contributions`: by metric, and `uncertainty`; they sum to ln N. `impairment`: by metric, of the value that counts,
-    on the policy's scale from 0 (good) to 1 (bad). `gain`: by metric, how much ln N rises for a fall of the impairment
-    by 1; 0 where nobody knows the metric. `values`: the values that count: measured, else injected.
+    `contributions` (metrics, paths) and `uncertainty` (paths,) sum to ln N. `impairment` is that of the `values` that
+    count: measured, else injected. `gain` says how much ln N rises when an impairment falls by 1; 0 where nobody knows
+    the metric.
     """
 
-    contributions: dict[str, Array]
-    impairment: dict[str, Array]
-    gain: dict[str, Array]
-    values: dict[str, Array]
-
-
-def impairment(metric: str, values: Array, policy: Policy) -> Array:
-    """How bad a metric is on the policy's scale: 0 at `good` or better, 1 at `bad` or worse.
-
-    Between, it is linear in the metric's logarithm (harm goes with ratios of delay and bandwidth), for loss in the
-    ratio itself (a retransmission costs the same at 1 % as at 10 %). Shapes: (paths,) in and out; NaN stays NaN.
-    """
-    good, bad = _anchors(metric, policy)
-    if metric == "loss_ratio":
-        return np.clip((values - good) / (bad - good), 0.0, 1.0)
-    with np.errstate(divide="ignore"):
-        return np.clip((np.log(values) - np.log(good)) / (np.log(bad) - np.log(good)), 0.0, 1.0)  # type: ignore[no-any-return]
-
-
-def at_impairment(metric: str, impairments: Array, policy: Policy) -> Array:
-    """The values of a metric at these impairments: the inverse of `impairment` between `good` and `bad`."""
-    good, bad = _anchors(metric, policy)
-    if metric == "loss_ratio":
-        return good + impairments * (bad - good)
-    return good * (bad / good) ** impairments
-
-
-def log_utility(metric: str, values: Array, policy: Policy) -> Array:
-    """ln of a metric's utility: 0 at `good` or better, ln(utility_floor) at `bad` or worse; (paths,), NaN stays NaN."""
-    return impairment(metric, values, policy) * math.log(policy.utility_floor)
+    scale: Scale
+    contributions: Array
+    uncertainty: Array
+    values: Array
+    impairment: Array
+    gain: Array
 
 
 def network_weight(
-    measured: dict[str, Array], injected: dict[str, Array], confidence: Array, policy: Policy
+    measured: Array, injected: Array | None, confidence: Array, policy: Policy, scale: Scale
 ) -> NetworkWeight:
     """The weighted geometric mean of the metrics' utilities, in parts.
 
-    `measured` and `injected` hold the metrics (NaN: unknown). An injected metric has less than half a say beside a
-    measurement: a liar shifts a path within that bound. A metric that nobody knows of a path is left out of that
-    path's mean. What confidence lacks is filled with the pessimistic utility.
+    `measured` and `injected` (None: nothing is) are (metrics, paths), NaN where unknown. An injected metric has less
+    than half a say beside a measurement: a liar shifts a path within that bound. A metric that nobody knows of a path
+    is left out of that path's mean. What confidence lacks is filled with the pessimistic utility.
     """
-    exponents = {
-        "latency_ms": policy.latency_exponent,
-        "loss_ratio": policy.loss_exponent,
-        "delay_variation_ms": policy.delay_variation_exponent,
-        "bandwidth_bps": policy.bandwidth_exponent,
-    }
-    log_floor = math.log(policy.utility_floor)
-    harm, share, total = {}, {}, np.zeros_like(confidence)
-    impairments = {}
-    for metric, exponent in exponents.items():
-        own = impairment(metric, measured[metric], policy)
-        said = impairment(metric, injected[metric], policy)
+    values, own = measured, scale.impairment(measured)
+    counts, share = own, np.ones(1)
+    if injected is not None:
+        said = scale.impairment(injected)
         only_own, only_said = np.isnan(said), np.isnan(own)
         both = (1 - INJECTED_SHARE) * own + INJECTED_SHARE * said
-        mixed = np.where(only_own, own, np.where(only_said, said, both))
-        known = ~np.isnan(mixed)
-        harm[metric] = np.where(known, mixed, 0.0) * exponent
+        counts = np.where(only_own, own, np.where(only_said, said, both))
         # What a change of the value that counts changes: beside an injected one, the measured has the rest of the say.
-        share[metric] = known * exponent * np.where(only_own | only_said, 1.0, 1 - INJECTED_SHARE)
-        impairments[metric] = np.where(only_said, said, own)
-        total += known * exponent
-    certain = np.where(total > 0, confidence, 0.0) / np.where(total > 0, total, 1.0)
-    contributions = {metric: certain * h * log_floor for metric, h in harm.items()}
-    doubt = 1 - np.where(total > 0, confidence, 0.0)
+        share = np.where(only_own | only_said, 1.0, 1 - INJECTED_SHARE)
+        values, own = np.where(only_said, injected, measured), np.where(only_said, said, own)
+    weight = np.where(np.isnan(counts), 0.0, scale.exponent)
+    total = weight.sum(axis=0)
+    certain = np.where(total > 0, confidence, 0.0)
+    gain = weight * (certain / np.where(total > 0, total, 1.0)) * -math.log(policy.utility_floor)
     return NetworkWeight(
-        contributions=contributions | {"uncertainty": doubt * math.log(policy.pessimistic_utility)},
-        impairment=impairments,
-        gain={metric: -certain * s * log_floor for metric, s in share.items()},
-        values={m: np.where(np.isnan(measured[m]), injected[m], measured[m]) for m in exponents},
+        scale=scale,
+        contributions=-gain * np.where(np.isnan(counts), 0.0, counts),
+        uncertainty=(1 - certain) * math.log(policy.pessimistic_utility),
+        values=values,
+        impairment=own,
+        gain=gain * share,
     )
-
-
-INJECTED_SHARE: Final = 0.45
-
-
-def _anchors(metric: str, policy: Policy) -> tuple[float, float]:
-    return {
-        "latency_ms": (policy.latency_good_ms, policy.latency_bad_ms),
-        "loss_ratio": (policy.loss_good_ratio, policy.loss_bad_ratio),
-        "delay_variation_ms": (policy.delay_variation_good_ms, policy.delay_variation_bad_ms),
-        "bandwidth_bps": (policy.bandwidth_good_bps, policy.bandwidth_bad_bps),
-    }[metric]

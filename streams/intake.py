@@ -28,6 +28,7 @@ from schemas.records import (
     AgentHealth,
     BandwidthMeasurement,
     Observation,
+    OperatorDirective,
     PathPanes,
     ProbeBatch,
     Reason,
@@ -246,10 +247,11 @@ class Intake:
             next_offset=p.next_offset,
             appended_at_ms=record.appended_at_ms,
         )
-        if isinstance(content, RegionCatalog):
+        if isinstance(content, RegionCatalog | OperatorDirective):  # for every primary
+            key = b"regions" if isinstance(content, RegionCatalog) else f"directive/{content.directive_id}".encode()
             observation = encode(Observation(None, source, body))
             for partition in range(self._broker.partitions(JOURNAL)):
-                p.unsettled.append(await self._broker.send(JOURNAL, b"regions", observation, partition))
+                p.unsettled.append(await self._broker.send(JOURNAL, key, observation, partition))
         else:
             key = content.primary_region.encode()
             observation = encode(Observation(content.primary_region, source, body))

@@ -5,10 +5,11 @@
     processes.py       child processes that do not outlive us
     redis.py           a Redis server, ours or an existing one
     worker.py          the supervisor of the stages
-    configuration.py   regions and failover configurations from files; apply.py puts them on the cluster
+    configuration.py   regions, configurations and policies from files; apply.py puts them on the cluster
     pipeline.py        the whole pipeline on one machine; observer.py measures it from outside
     demo.py            both, with a live view
     watch.py           the live view
+    plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do
     examples/          a commented configuration file for every role
     compose.yaml       the same for those with containers, with Dockerfile

@@ -1,0 +1,31 @@
+"""On recorded networks the built-in policy follows the best path closely, and moves seldom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from schemas.records import Policy
+from streams.backtest import course_of, run_trace, score
+from streams.trace_files import read_trace
+
+DATA: Final = Path(__file__).parents[2] / "producers" / "data" / "overlay_rtt"
+TIMEOUT_MS: Final = 1000.0
+# Per set: regret in ms and switches, at most. Following the last value has 1.15 (384), 2.72 (83) and 7.95 (159).
+TARGETS: Final = {
+    "Haifa_Santiago": (1.15, 20),
+    "Singapore_HongKong": (1.68, 6),
+    "HongKong_Kazakhstan": (6.6, 25),
+}
+
+
+@pytest.mark.parametrize("folder", TARGETS)
+def test_the_built_in_policy_reaches_its_targets(folder: str) -> None:
+    trace = read_trace(DATA / folder)
+    found = score([(course_of(trace, TIMEOUT_MS), run_trace(trace, Policy()))], TIMEOUT_MS)
+    regret_ms_max, switches_max = TARGETS[folder]
+    print(f"{folder}: regret {found.regret_ms:.2f} ms, {found.switches} switches")
+    assert found.regret_ms <= regret_ms_max
+    assert found.switches <= switches_max

@@ -132,7 +132,7 @@ def test_the_default_policy_is_good_and_every_number_in_it_is_judged() -> None:
     for field in fields(Policy):
         wrong: tuple[Any, ...] = {
             "float": (math.nan, math.inf, -1.0), "int": (-1,), "str": ("", "never"), "list[str]": ([""], ["a b"])
-        }[field.type]  # fmt: skip
+        }[str(field.type)]  # fmt: skip
         for value in wrong:
             changed: dict[str, Any] = {field.name: value}
             assert any(field.name in m for m in policy_mistakes(replace(Policy(), **changed))), field.name

@@ -6,6 +6,8 @@
     redis.py           a Redis server, ours or an existing one
     worker.py          the supervisor of the stages
     configuration.py   regions and failover configurations from files; apply.py puts them on the cluster
+    directives.py      operators' directives; asking.py sends both and hears the answers
+    times.py           durations and moments as people type and read them
     pipeline.py        the whole pipeline on one machine; observer.py measures it from outside
     demo.py            both, with a live view
     watch.py           the live view

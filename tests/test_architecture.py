@@ -24,6 +24,7 @@ SOLE_IMPORTERS = {
     "river": "streams/core/prediction.py",
     "networkx": "streams/core/graph.py",
     "scapy": "producers/probes/",
+    "matplotlib": "infra/plot.py",
 }
 PURE_FORBIDS = {"time", "random", "asyncio", "socket", "threading", "subprocess", "os", "logging", "datetime", "uuid"}
 PICKLES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}

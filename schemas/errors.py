@@ -54,5 +54,9 @@ class JournalError(ProximaError):
     """A journal cannot be read as one: torn file, wrong topic, no configuration in it."""
 
 
+class TraceError(ProximaError):
+    """A directory of recorded round-trip times cannot be read as one; names the file and the line."""
+
+
 class ProbeError(ProximaError):
     """A probe cannot be sent from here: no privilege, no such address, no socket left."""

@@ -85,6 +85,11 @@ class FailoverEngine:
     def primary(self) -> str:
         return self.configuration.primary_region
 
+    @property
+    def target(self) -> str | None:
+        """The candidate in use; None: nowhere."""
+        return self._hold.target
+
     # -- taking records in ------------------------------------------------------------------------------------------
 
     def panes(self, panes: PathPanes, now_ms: int, observed_ms: float, appended_at_ms: int) -> None:

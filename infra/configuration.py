@@ -1,4 +1,4 @@
-"""Regions and failover configurations: from a file onto `failover-config`, and what became of them.
+"""Regions, failover configurations and policies from files; how the first two stand to what is in force.
 
 A file (TOML, or JSON of the same structure) has a catalogue (`version`, `[[regions]]`), `[[configurations]]`, or both;
 one configuration may also stand alone at the top. Configurations change by compare-and-set, judged where all decisions
@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from schemas.codec import from_plain, to_plain
 from schemas.errors import CodecError, ConfigError
-from schemas.records import FailoverConfiguration, RegionCatalog
-from schemas.validate import mistakes
+from schemas.records import FailoverConfiguration, Policy, RegionCatalog
+from schemas.validate import mistakes, policy_mistakes
 
 _TOP: Final = ("version", "regions", "configurations")
 # Takes the place of what is missing or of a wrong type; no mistake about it is told.
@@ -54,6 +54,42 @@ def read_draft(path: Path) -> Draft:
     if found:
         raise ConfigError(found, where=str(path))
     return draft
+
+
+def read_policy(path: Path) -> Policy:
+    """A policy alone in a file: its fields at the top, or under [policy]; what is not said has its default.
+
+    Raises ConfigError with every mistake and its place.
+    """
+    plain = _parsed(path)
+    if not isinstance(plain, dict):
+        raise ConfigError(["the file is no table (in JSON: no object)"], where=str(path))
+    found: list[str] = []
+    under = ""
+    if isinstance(plain.get("policy"), dict):
+        found = [f"{key} is unknown beside [policy]" for key in plain if key != "policy"]
+        plain, under = plain["policy"], "policy."
+    policy, more = _judged_policy(plain)
+    found += [under + mistake for mistake in more]
+    if found or policy is None:
+        raise ConfigError(found, where=str(path))
+    return policy
+
+
+def _judged_policy(stated: dict[str, Any]) -> tuple[Policy | None, list[str]]:
+    plain = copy.deepcopy(stated)
+    wrong: list[str] = []
+    try:
+        from_plain(Policy, plain)
+    except CodecError as error:
+        wrong = error.what.split("; ")
+        for mistake in wrong:
+            _mend(plain, mistake)
+    try:
+        policy = from_plain(Policy, plain)  # with the default in place of what is wrong
+    except CodecError:
+        return None, wrong
+    return policy, wrong + [mistake.replace("policy.", "") for mistake in policy_mistakes(policy)]
 
 
 def checked(plain: Any) -> tuple[Draft, list[str]]:

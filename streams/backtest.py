@@ -85,6 +85,21 @@ class Score:
     nowhere_ratio: float
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One primary: what its candidates cost, what each policy and yardstick had in use, and when each step began."""
+
+    course: Course
+    runs: dict[str, Run]
+    step_at_ms: Array  # (steps,)
+
+
+def scores(pasts: Sequence[Past], timeout_ms: float) -> dict[str, Score]:
+    """The score over all of these primaries of every policy and yardstick, by name."""
+    names = pasts[0].runs
+    return {name: score([(past.course, past.runs[name]) for past in pasts], timeout_ms) for name in names}
+
+
 def course_of(trace: Trace, timeout_ms: float) -> Course:
     """A trace's costs: lost probes, and answers that came later than the timeout, at the timeout."""
     lost = ~(trace.rtt_ms <= timeout_ms)  # true for NaN
@@ -157,6 +172,11 @@ class _Static:
         if self._left > 0:
             self._left, self._total = self._left - 1, self._total + cost_ms
         return int(self._total.argmin())
+
+
+def yardsticks(course: Course) -> dict[str, Run]:
+    """All of them, by name."""
+    return {name: yardstick(name, course) for name in YARDSTICKS}
 
 
 def yardstick(name: str, course: Course) -> Run:

@@ -19,21 +19,12 @@ from typing import Final
 import numpy as np
 
 from schemas.records import Array, FailoverConfiguration, Outcome, PathPanes, Policy
-from streams.backtest import NOWHERE, Course, Decisions, Run, engine_under
+from streams.backtest import NOWHERE, Course, Decisions, Past, Run, engine_under, yardsticks
 from streams.journal import JournalRecord
 from streams.replay import Replay
 
 CARRIED_MS: Final = 10_000  # as long as a policy's own `stale_after_ms` is by default
 _FAILURES: Final = [Outcome.TIMED_OUT, Outcome.REFUSED, Outcome.UNREACHABLE]
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """One primary: what its candidates cost, and what each policy had in use; a step's second in `step_at_ms`."""
-
-    course: Course
-    runs: dict[str, Run]
-    step_at_ms: Array
 
 
 def run_journal(
@@ -45,7 +36,7 @@ def run_journal(
     tick_ms: int = 1000,
     phase_ms: int = 300,
 ) -> dict[str, Past]:
-    """Each primary's past under every policy, in one pass; primaries without a measurement are left out."""
+    """Each primary's past under every policy and yardstick, in one pass; without a measurement, none."""
     measured = _Measured(tick_ms)
     decisions = {name: Decisions() for name in policies}
     decisions[next(iter(policies))].measured = measured.add  # the same for all of them
@@ -60,7 +51,7 @@ def run_journal(
     for primary in sorted(measured.rows):
         course, step_at_ms = measured.course(primary, timeout_ms)
         runs = {name: _run(d, primary, course.candidates, step_at_ms) for name, d in decisions.items()}
-        found[primary] = Past(course, runs, step_at_ms)
+        found[primary] = Past(course, runs | yardsticks(course), step_at_ms)
     return found
 
 

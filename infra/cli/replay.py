@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.cli._journal import TOPIC, open_journal
 from infra.cli._options import Bootstrap, ConfigFile, Prefix, client_config, say, say_json
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from schemas.config import ClientConfig
     from streams.fold import Output
     from streams.journal import JournalRecord
-
-_TOPIC = "observations"
 
 
 def register(app: typer.Typer) -> None:
@@ -63,45 +61,14 @@ def replay(
     if topic not in TOPICS:
         raise typer.BadParameter(f"{topic!r} is none of {', '.join(TOPICS)}", param_hint="--topic")
     client = client_config(bootstrap, config, prefix)
-    topic_id, records = _source(source, client)
-    run = Replay(topic=_TOPIC, topic_id=topic_id, tick_ms=tick_ms, phase_ms=phase_ms)
+    topic_id, records = open_journal(source, client)
+    run = Replay(topic=TOPIC, topic_id=topic_id, tick_ms=tick_ms, phase_ms=phase_ms)
     with _Target(topic, to_kafka, client, as_hex=as_hex) as target:
         count = 0
         for replayed in run.run(records if speed is None else _paced(records, speed)):
             target.take(replayed.output)
             count += 1
     sys.stderr.write(f"{run.records} records folded, {count} outputs, {target.taken} of them shown or published\n")
-
-
-def _source(source: str, client: ClientConfig) -> tuple[str, Iterator[JournalRecord]]:
-    from schemas.errors import JournalError  # noqa: PLC0415
-    from streams.journal import read, read_header  # noqa: PLC0415
-
-    if source == _TOPIC:
-        return _from_topic(client)
-    path = Path(source)
-    header = read_header(path)
-    if not header.topic.endswith(_TOPIC):
-        raise JournalError(f"is a journal of {header.topic}, and only {_TOPIC} can be folded", where=source)
-    return header.topic_id, read(path)
-
-
-def _from_topic(client: ClientConfig) -> tuple[str, Iterator[JournalRecord]]:
-    from infra.kafka.admin import topic_ids  # noqa: PLC0415
-    from infra.kafka.reader import BEGINNING, TopicReader  # noqa: PLC0415
-    from schemas.topics import named  # noqa: PLC0415
-    from streams.journal import JournalRecord  # noqa: PLC0415
-
-    name = named(client.kafka.topic_prefix, _TOPIC)
-
-    def records() -> Iterator[JournalRecord]:
-        with TopicReader(client.kafka.bootstrap, {name: BEGINNING}) as reader:
-            while not reader.at_end:
-                r = reader.poll(0.2)
-                if r is not None and r.value is not None:
-                    yield JournalRecord(r.partition, r.offset, r.appended_at_ms, r.key, r.value)
-
-    return topic_ids(client.kafka.bootstrap, [name])[name], records()
 
 
 def _paced(records: Iterator[JournalRecord], speed: float) -> Iterator[JournalRecord]:

@@ -13,6 +13,7 @@
     pipeline.py        the whole pipeline on one machine; observer.py measures it from outside
     demo.py            both, with a live view
     watch.py           the live view
+    explain.py         a ranking in sentences; lookup.py finds the one of a moment, words.py writes numbers
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do
     examples/          a commented configuration file for every role

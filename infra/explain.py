@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from infra.times import clock, lasting
+from infra.words import clean, listed, number, percent, two_numbers
 from schemas.records import Candidate, DirectiveInForce, FailoverRanking, Flip, PathWeight, PathWeights
 
 WIDTH: Final = 79
@@ -119,8 +120,12 @@ def explain(ranking: FailoverRanking, weights: PathWeights | None, now_ms: int) 
         mode=ranking.mode,
         advice=ranking.advice,
         order_confidence=ranking.order_confidence,
-        sentences=[*_decision(ranking), _meaning(ranking), _certainty(ranking), _age(ranking, now_ms, stale=stale),
-                   *_suspects(ranking)],
+        sentences=[
+            " ".join(_decision(ranking)),
+            f"{_meaning(ranking)} {_certainty(ranking)}",
+            _age(ranking, now_ms, stale=stale),
+            *_suspects(ranking),
+        ],
         places=[
             _place(c, ranking, paths.get(c.region_id), flips=flips)
             for c in sorted(ranking.candidates, key=lambda c: c.rank)
@@ -128,7 +133,7 @@ def explain(ranking: FailoverRanking, weights: PathWeights | None, now_ms: int) 
         directives=list(ranking.directives),
         directive_sentences=[_directive(d, now_ms) for d in ranking.directives],
         suspect_agents=list(ranking.suspect_agents),
-    )  # fmt: skip
+    )
 
 
 def _paths(weights: PathWeights | None) -> dict[str, PathWeight]:
@@ -139,8 +144,8 @@ def _paths(weights: PathWeights | None) -> dict[str, PathWeight]:
 
 
 def text(explanation: Explanation, width: int = WIDTH) -> str:
-    """Paragraphs of lines no longer than `width`: the decision, the directives, then every candidate."""
-    head = [_wrapped(" ".join(explanation.sentences), width)]
+    """Lines no longer than `width`: the decision, the directives, then every candidate."""
+    head = ["\n".join(_wrapped(said, width) for said in explanation.sentences)]
     if explanation.directive_sentences:
         orders = "\n".join(_wrapped(f"- {s}", width, "  ") for s in explanation.directive_sentences)
         head.append(f"Operators' directives in force:\n{orders}")
@@ -154,26 +159,26 @@ def text(explanation: Explanation, width: int = WIDTH) -> str:
 
 
 def _decision(ranking: FailoverRanking) -> list[str]:
-    primary, target = _clean(ranking.primary_region), ranking.target_region
+    primary, target = clean(ranking.primary_region), ranking.target_region
     found = [
-        f"If {primary} failed now, its traffic would go to {_clean(target)}."
+        f"If {primary} failed now, its traffic would go to {clean(target)}."
         if target is not None
         else f"If {primary} failed now, its traffic would have nowhere to go."
     ]
     if ranking.reason.strip():
-        found.append(f"Why: {_clean(ranking.reason)}.")
+        found.append(f"Why: {clean(ranking.reason)}.")
     pinned = any(d.kind == "pin" and d.region == target for d in ranking.directives)
     first = min((c for c in ranking.candidates if c.eligible), key=lambda c: c.rank, default=None)
     if target is not None and first is not None and first.region_id != target and not pinned:
-        found.append(f"{_clean(first.region_id)} is first in the order, but a target in use is not left at once.")
+        found.append(f"{clean(first.region_id)} is first in the order, but a target in use is not left at once.")
     return found
 
 
 def _meaning(ranking: FailoverRanking) -> str:
-    primary = _clean(ranking.primary_region)
+    primary = clean(ranking.primary_region)
     mode = _MODES.get(ranking.mode, "nobody here knows that mode")
     advice = _ADVICE.get(ranking.advice, "nobody here knows that advice").replace("{primary}", primary)
-    return f"Its mode is {_clean(ranking.mode)}: {mode}. The advice is {_clean(ranking.advice)}: {advice}."
+    return f"Its mode is {clean(ranking.mode)}: {mode}. The advice is {clean(ranking.advice)}: {advice}."
 
 
 def _certainty(ranking: FailoverRanking) -> str:
@@ -182,7 +187,7 @@ def _certainty(ranking: FailoverRanking) -> str:
         return "Nobody is eligible." if not eligible else "Only one candidate is eligible."
     sure = min(max(ranking.order_confidence, 0.0), 1.0)
     word = "surely" if sure >= 0.95 else "probably" if sure >= 0.75 else "perhaps"
-    return f"The first is {word} better than the second ({_percent(sure)} sure, by how much measurements spread)."
+    return f"The first is {word} better than the second ({percent(sure)} sure, by how much measurements spread)."
 
 
 def _age(ranking: FailoverRanking, now_ms: int, *, stale: bool) -> str:
@@ -200,17 +205,17 @@ def _age(ranking: FailoverRanking, now_ms: int, *, stale: bool) -> str:
 def _suspects(ranking: FailoverRanking) -> list[str]:
     if not ranking.suspect_agents:
         return []
-    names = ", ".join(map(_clean, ranking.suspect_agents))
+    names = ", ".join(map(clean, ranking.suspect_agents))
     return [f"Not believed now, because nothing answers them or they fell silent: {names}."]
 
 
 def _directive(d: DirectiveInForce, now_ms: int) -> str:
-    region = _clean(d.region) if d.region is not None else "a region"
-    what = _DIRECTIVES[d.kind].format(region=region) if d.kind in _DIRECTIVES else _clean(d.kind)
+    region = clean(d.region) if d.region is not None else "a region"
+    what = _DIRECTIVES[d.kind].format(region=region) if d.kind in _DIRECTIVES else clean(d.kind)
     left_ms = d.expires_at_ms - now_ms
     until = f"another {lasting(left_ms)}" if left_ms > 0 else "it has passed"
-    by = f"{_clean(d.author)} because: {_clean(d.reason)}"
-    return f"{what} until {clock(d.expires_at_ms)} ({until}), by {by} ({_clean(d.directive_id)})"
+    by = f"{clean(d.author)} because: {clean(d.reason)}"
+    return f"{what} until {clock(d.expires_at_ms)} ({until}), by {by} ({clean(d.directive_id)})"
 
 
 # -- a candidate's place ----------------------------------------------------------------------------------------------
@@ -242,17 +247,17 @@ def _place(candidate: Candidate, ranking: FailoverRanking, path: PathWeight | No
 
 def _standing(candidate: Candidate, *, in_use: bool) -> str:
     use = ", the target" if in_use else ""
-    score = f", {_percent(candidate.normalized_score)} of the best score" if candidate.eligible else ""
-    return f"{_clean(candidate.region_id)}{use}{score}."
+    score = f", {percent(candidate.normalized_score)} of the best score" if candidate.eligible else ""
+    return f"{clean(candidate.region_id)}{use}{score}."
 
 
 def _eligibility(candidate: Candidate, ranking: FailoverRanking) -> list[str]:
     found = []
     if not candidate.eligible:
         reason = candidate.ineligible_reason or ""
-        why = _REASONS.get(reason) or (f"the reason is {_clean(reason)}" if reason.strip() else "no reason is given")
+        why = _REASONS.get(reason) or (f"the reason is {clean(reason)}" if reason.strip() else "no reason is given")
         drains = [d for d in ranking.directives if d.kind == "drain" and d.region == candidate.region_id]
-        by = f" ({_clean(drains[0].author)}: {_clean(drains[0].reason)})" if reason == "DRAINED" and drains else ""
+        by = f" ({clean(drains[0].author)}: {clean(drains[0].reason)})" if reason == "DRAINED" and drains else ""
         found.append(f"Not eligible: {why}{by}.")
     if candidate.waits:
         found.append("It waits: it was left because it failed, and the failback policy does not take it back yet.")
@@ -260,16 +265,21 @@ def _eligibility(candidate: Candidate, ranking: FailoverRanking) -> list[str]:
 
 
 def _costs(costs: dict[str, float], candidate: Candidate, path: PathWeight | None) -> list[str]:
+    if not candidate.eligible:
+        return []  # its place is due to the gate, not to its score
     shown = [(name, cost) for name, cost in costs.items() if cost >= _COST_SHOWN_MIN][:_COSTS_SHOWN]
     if not shown:
-        return ["Nothing costs it much of its score."] if candidate.eligible else []
-    said = [f"its {_factor(name, path)} costs it {_percent(cost)}" for name, cost in shown]
+        return ["Nothing costs it much of its score."]
+    said = [
+        f"its {_factor(name, path)} {'cost' if name == 'baseline' else 'costs'} it {percent(cost)}"
+        for name, cost in shown
+    ]
     said[0] += " of the score"
-    return [f"I{_listed(said)[1:]}."]
+    return [f"I{listed(said)[1:]}."]
 
 
 def _factor(name: str, path: PathWeight | None) -> str:
-    words = _FACTORS.get(name, _clean(name).replace("_", " "))
+    words = _FACTORS.get(name, clean(name).replace("_", " "))
     value = getattr(path, name, None) if name in _METRICS and path is not None else None
     if value is not None:
         return f"{words} of {_value(name, value)}"
@@ -279,12 +289,12 @@ def _factor(name: str, path: PathWeight | None) -> str:
 def _doubts(candidate: Candidate) -> list[str]:
     found = []
     if candidate.suspicion_ratio > 0:
-        found.append(f"{_percent(candidate.suspicion_ratio)} of the agents that report get no answer from it.")
+        found.append(f"{percent(candidate.suspicion_ratio)} of the agents that report get no answer from it.")
     disruption = candidate.predicted_disruption
     if disruption is not None and disruption >= 0.05:
-        found.append(f"A disruption of it soon is expected with {_percent(disruption)}.")
+        found.append(f"A disruption of it soon is expected with {percent(disruption)}.")
     if candidate.eligible and candidate.confidence < 0.5:
-        found.append(f"Little is known of it yet (confidence {_percent(candidate.confidence)}).")
+        found.append(f"Little is known of it yet (confidence {percent(candidate.confidence)}).")
     return found
 
 
@@ -294,50 +304,15 @@ def _would_be_first(candidate: Candidate, *, flips: bool) -> list[str]:
         # An engine that works no flips out says of nobody that nothing would help.
         unhelped = flips and candidate.eligible and candidate.rank > 1
         return ["No change of one metric alone would put it first."] if unhelped else []
-    words, unit, factor = _METRICS.get(flip.metric, (_clean(flip.metric).replace("_", " "), "", 1.0))
+    words, unit, factor = _METRICS.get(flip.metric, (clean(flip.metric).replace("_", " "), "", 1.0))
     moved = "fell" if flip.to_value < flip.from_value else "rose"
-    before, after = _two_numbers(flip.from_value * factor, flip.to_value * factor)
+    before, after = two_numbers(flip.from_value * factor, flip.to_value * factor)
     return [f"It would be first if its {words} {moved} from {before} to {after}{f' {unit}' if unit else ''}."]
-
-
-# -- words ------------------------------------------------------------------------------------------------------------
 
 
 def _value(metric: str, value: float) -> str:
     _, unit, factor = _METRICS[metric]
-    return f"{_number(value * factor)} {unit}"
-
-
-def _percent(ratio: float) -> str:
-    return f"{_number(ratio * 100, 0 if abs(ratio) >= 0.01 else 1)} %"
-
-
-def _number(value: float, decimals: int | None = None) -> str:
-    if not math.isfinite(value) or abs(value) >= 1e12:
-        return f"{value:.3g}"
-    if decimals is None:
-        decimals = 0 if abs(value) >= 20 else 1 if abs(value) >= 1 else 3
-    said = f"{value:.{decimals}f}"
-    said = said.rstrip("0").rstrip(".") if "." in said else said
-    return "0" if said in ("-0", "") else said
-
-
-def _two_numbers(first: float, second: float) -> tuple[str, str]:
-    """Both with as few decimals as tell them apart."""
-    for decimals in (None, 1, 2, 4, 6):
-        said = _number(first, decimals), _number(second, decimals)
-        if said[0] != said[1]:
-            return said
-    return f"{first:g}", f"{second:g}"
-
-
-def _listed(said: list[str]) -> str:
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
-
-
-def _clean(said: str) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(said.split()))
+    return f"{number(value * factor)} {unit}"
 
 
 def _wrapped(said: str, width: int, indent: str = "") -> str:

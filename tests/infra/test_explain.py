@@ -118,7 +118,7 @@ def test_what_a_place_is_due_to_with_the_values_measured() -> None:
     said = told(candidate(contributions=costs), paths=paths, target_region="us-east-1")
     assert "1. us-east-1, the target, 100 % of the best score." in said
     assert (
-        "Its distance and capacity costs it 50 % of the score, its latency of 84 ms costs it 34 % and its loss of "
+        "Its distance and capacity cost it 50 % of the score, its latency of 84 ms costs it 34 % and its loss of "
         "1.2 % costs it 10 %." in said
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from infra.cli._options import moment
+from infra.configuration import read_policy
 from infra.history import nearest_round
 from infra.kafka.cluster import Broker
 from infra.kafka.reader import TopicReader, offsets_at
@@ -37,6 +38,7 @@ from tests.infra.commands import fails, lines, proxima, running, succeeds
 from tests.infra.conftest import Topics
 from tests.pipeline import TARGETS, Pipeline
 
+EXAMPLE = Path(__file__).parents[2] / "infra" / "examples" / "policy.toml"
 PRIMARIES = ("alpha", "beta")
 QUICK = Policy(dwell_ms=1000, dwell_min_ms=1000, heartbeat_ms=2000)
 STEADY = "dwell_ms = 86_400_000\nheartbeat_ms = 2000\n"  # a policy that never leaves a target that lives
@@ -260,6 +262,10 @@ def test_a_policy_with_mistakes_is_told_before_anything_is_read(tmp_path: Path) 
     path = tmp_path / "bad.toml"
     path.write_text("dwell = 1\nmargin_ratio = -1\n")
     assert "2 mistakes" in fails(1, "replay", "observations", "--policy", path)
+
+
+def test_the_example_policy_has_no_mistake_and_is_not_the_default() -> None:
+    assert read_policy(EXAMPLE) != Policy()
 
 
 def test_no_time_is_no_moment() -> None:

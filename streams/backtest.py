@@ -159,6 +159,7 @@ class _Ewma:
         self._mean: Array | None = None
 
     def see(self, cost_ms: Array) -> int:
+        """The first step's cost is the first mean."""
         mean = self._mean
         self._mean = cost_ms if mean is None else mean + EWMA_ALPHA * (cost_ms - mean)
         return int(self._mean.argmin())
@@ -169,6 +170,7 @@ class _Static:
         self._left, self._total = steps, np.zeros(1)
 
     def see(self, cost_ms: Array) -> int:
+        """While it learns, the best so far."""
         if self._left > 0:
             self._left, self._total = self._left - 1, self._total + cost_ms
         return int(self._total.argmin())

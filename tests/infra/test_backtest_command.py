@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from infra.configuration import read_policy
+from schemas.codec import decode, encode
 from schemas.errors import ConfigError
-from schemas.records import Policy
-from streams.journal import JournalHeader, append, write_header
+from schemas.records import FailoverConfiguration, Observation, PathPanes, Policy, Tick
+from streams.journal import JournalHeader, JournalRecord, append, write_header
 from tests.infra.commands import fails, proxima, succeeds
+from tests.infra.conftest import Topics
 from tests.streams.test_backtest_journal import changing, recorded
 
 FIELDS = {"regret_ms", "switches", "lost_ratio", "steps", "decide_us_p50"}
@@ -167,6 +170,19 @@ def test_a_journal_under_another_policy(journal: Path, tmp_path: Path) -> None:
     assert "there is eu-1" in fails(1, "backtest", journal, "--primary", "mars")
 
 
+@pytest.mark.kafka
+def test_the_topic_and_a_file_of_it_give_the_same(topics: Topics, tmp_path: Path) -> None:
+    env, path = topics.environment, tmp_path / "topic.journal"
+    topics.publish("observations", *(record.value for record in recorded(changing).records), key="eu-1")
+    from_topic = json.loads(succeeds("backtest", "observations", "--json", **env))["policies"]
+    succeeds("tail", "observations", "--from-beginning", "--to-end", "--raw", "--output", path, **env)
+    from_file = told(path)
+    for score in (*from_topic.values(), *from_file.values()):
+        score.pop("decide_us_p50")
+    assert from_topic == from_file
+    assert from_file["static"]["steps"] == 60
+
+
 def test_what_is_no_journal_is_said(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("x")
@@ -227,7 +243,29 @@ def test_an_image_is_written(traced: Path, tmp_path: Path) -> None:
 def test_a_picture_shows_one_primary(tmp_path: Path, journal: Path) -> None:
     out = tmp_path / "out.html"
     succeeds("backtest", journal, "--plot", out)
-    assert "minutes" in out.read_text() or "seconds" in out.read_text()
+    assert "seconds" in Page(out.read_text()).texts
+    with journal.open("ab") as more:  # the same again, of another primary on another partition
+        for record in recorded(changing).records:
+            value = renamed(record.value)
+            append(more, JournalRecord(1, record.offset, record.appended_at_ms, b"eu-2", value))
+    found = told(journal)
+    assert found["static"]["steps"] == 120
+    assert found["static"] == told(journal, "--primary", "eu-2")["static"] | {
+        "steps": 120, "decide_us_p50": found["static"]["decide_us_p50"]
+    }  # fmt: skip
+    assert "say which with --primary" in fails(1, "backtest", journal, "--plot", out)
+    succeeds("backtest", journal, "--plot", out, "--primary", "eu-2")
+
+
+def renamed(value: bytes) -> bytes:
+    """A record of the journal as it would be of the primary eu-2."""
+    content = decode(value, Observation, Tick)
+    if isinstance(content, Tick) or content.primary_region is None:
+        return value
+    body = decode(content.body, PathPanes, FailoverConfiguration)
+    if isinstance(body, FailoverConfiguration):
+        body = replace(body, primary_region="eu-2")
+    return encode(replace(content, primary_region="eu-2", body=encode(body)))
 
 
 def test_without_matplotlib_a_picture_is_refused_and_numbers_are_not(traced: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from schemas.records import Array, FailoverRanking, Outcome, Policy
 from streams.backtest import NOWHERE, YARDSTICKS, Past, score
 from streams.backtest_journal import run_journal
 from streams.journal import JournalRecord
-from tests.streams.core.probing import PRIMARY
+from tests.streams.core.probing import PRIMARY, Sample, panes
 from tests.streams.core.story import T0, TARGETS, Network, Story, steady
 
 TIMEOUT_MS = 1000.0
@@ -98,3 +99,16 @@ def test_a_course_has_no_holes() -> None:
     course = past_of(recorded(changing), default=Policy()).course
     values: Array = np.stack((course.cost_ms, course.lost_ratio))
     assert np.isfinite(values).all()
+
+
+def test_what_a_rollback_shows_again_counts_once() -> None:
+    whole, broken = recorded(changing), Recorded.begun()
+    assert isinstance(broken, Recorded)
+    broken.run(40, changing)
+    nothing = panes([Sample("t-1", T0, 30.0)])
+    broken.say(replace(nothing, targets=[]))  # its index points nowhere: the engine raises, and is folded again
+    assert broken.letters[-1].reason == "FOLD_ERROR"
+    broken.run(40, changing)
+    one, other = (past_of(story, default=Policy()) for story in (whole, broken))
+    np.testing.assert_array_equal(one.course.cost_ms, other.course.cost_ms)
+    assert one.runs["default"].chosen.tolist() == other.runs["default"].chosen.tolist()

@@ -1,8 +1,8 @@
 """The picture of a backtest: which target each policy had in use, above what every path did.
 
     default: regret 3.13 ms, 26 switches    one lane a candidate, a bar while it is in use,
-      tokyo    ▬▬▬▬▬     ▬▬▬▬▬▬▬▬           a mark above at every switch; one such panel a policy
-      narita        ▬▬▬▬▬
+      tokyo    ▬▬▬▬▬     ▬▬▬▬▬▬▬▬           a mark above at every change, also to and from no target;
+      narita        ▬▬▬▬▬                   one such panel a policy
     round-trip time                         a line a candidate, gaps where probes were lost
     lost                                    one lane a candidate, a mark for every step with a lost probe
 

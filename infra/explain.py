@@ -8,6 +8,7 @@ the schema allows: what is said has come over the network.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -20,6 +21,7 @@ WIDTH: Final = 79
 _COSTS_SHOWN: Final = 3
 _COST_SHOWN_MIN: Final = 0.005  # half a percent of the score is nothing that a place is due to
 
+_BEFORE_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|d|Mbit/s)\b|%)")
 # metric -> (in words, unit, what a value is multiplied with for that unit)
 _METRICS: Final = {
     "latency_ms": ("latency", "ms", 1.0),
@@ -316,4 +318,6 @@ def _value(metric: str, value: float) -> str:
 
 
 def _wrapped(said: str, width: int, indent: str = "") -> str:
-    return textwrap.fill(said, width, subsequent_indent=indent, break_on_hyphens=False)
+    """Lines that end nowhere between a number and its unit, nor within a region's name."""
+    whole = _BEFORE_UNIT.sub("\u00a0", said)
+    return textwrap.fill(whole, width, subsequent_indent=indent, break_on_hyphens=False).replace("\u00a0", " ")

@@ -105,11 +105,13 @@ def replay(
     with (
         Outputs(topic, to_kafka, client, from_ms, to_ms, as_hex=as_hex, quiet=compares) as outputs,
         comparison(client, from_ms, as_json=as_json, wanted=compares) as compared,
-        _Progress(journal.offsets, silent=sys.stdout.isatty() and to_kafka is None) as progress,
+        # Lines on the same terminal would tear the bar.
+        _Progress(journal.offsets, silent=sys.stdout.isatty() and (compares or to_kafka is None)) as progress,
     ):
         try:
             _fold(run, journal.records, outputs, compared, progress)
         finally:  # Ctrl-C is how it ends when it follows
+            progress.stop()
             sys.stderr.write(
                 f"{run.records} records folded, {outputs.count} outputs, {outputs.taken} of them shown or published\n"
             )
@@ -221,8 +223,11 @@ class _Progress:
 
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # Lines of decisions on the same terminal would tear the bar.
-        self._bar = Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal)
+        nothing = silent or total == 0 or not console.is_terminal
+        # Without redirection: rich would put what we print on stdout onto its own console, which is stderr.
+        self._bar = Progress(
+            *columns, console=console, transient=True, disable=nothing, redirect_stdout=False, redirect_stderr=False
+        )
         self._task = self._bar.add_task("folding", total=total)
         self._total, self._count = total, 0
 
@@ -236,9 +241,13 @@ class _Progress:
         elif self._count % 500 == 0 and not self._bar.disable:
             self._bar.update(self._task, completed=self._count, description=clock(at_ms))
 
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
     def __enter__(self) -> _Progress:
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self.stop()

@@ -192,6 +192,15 @@ def test_doubts_are_said() -> None:
     assert "Little is known of it yet (confidence 30 %)." in said
 
 
+@pytest.mark.parametrize("width", range(40, 80))
+def test_no_line_ends_between_a_number_and_its_unit(width: int) -> None:
+    costs = {"latency_ms": -0.5, "baseline": -0.4, "loss_ratio": -0.3}
+    second = candidate("us-west-2", 2, contributions=costs, flip=Flip("latency_ms", 84.0, 61.0))
+    shown = text(explain(ranking(candidates=[candidate(contributions=costs), second]), weights(), NOW_MS), width)
+    assert not any(line.lstrip().startswith(("%", "ms ", "ms.", "s ", "s,")) for line in shown.splitlines())
+    assert all(len(line) <= width for line in shown.splitlines())
+
+
 # -- whatever comes
 
 

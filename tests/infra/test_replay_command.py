@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -34,7 +37,7 @@ from schemas.records import (
 )
 from streams.core.state import to_scalars
 from streams.fold import SHARED
-from tests.infra.commands import fails, lines, proxima, running, succeeds
+from tests.infra.commands import PROXIMA, environment, fails, lines, proxima, running, succeeds
 from tests.infra.conftest import Topics
 from tests.pipeline import TARGETS, Pipeline
 
@@ -155,11 +158,40 @@ def test_before_the_first_checkpoint_it_says_so_and_begins_at_the_beginning(past
 
 
 @pytest.mark.kafka
+def test_a_file_gives_the_same_stretch_without_a_broker(past: Past, tmp_path: Path) -> None:
+    path = tmp_path / "past.journal"
+    succeeds("tail", "observations", "--from-beginning", "--to-end", "--raw", "--output", path, **past.env)
+    third_ms = (past.last_ms - past.first_ms) // 3
+    from_ms, to_ms = past.first_ms + third_ms, past.first_ms + 2 * third_ms
+    found = [f["record"] for f in lines("replay", path, "--from", str(from_ms), "--to", str(to_ms))]
+    due = [r for r in past.rankings if from_ms <= r.decided_at_ms < to_ms]
+    assert sorted(shown(found)) == sorted(plain(due))
+
+
+@pytest.mark.kafka
 def test_a_stretch_at_a_speed_takes_its_time_from_its_beginning_on(past: Past) -> None:
     started_s = time.monotonic()
     found = past.replayed("--from", str(past.last_ms - 4000), "--to", str(past.last_ms), "--speed", "2")
     assert shown(found) == plain([r for r in past.rankings if past.last_ms - 4000 <= r.decided_at_ms < past.last_ms])
     assert 1.5 < time.monotonic() - started_s < 30
+
+
+@pytest.mark.kafka
+def test_on_a_terminal_it_shows_how_far_it_is_and_nothing_of_it_gets_among_the_decisions(past: Past) -> None:
+    ours, its = pty.openpty()
+    try:
+        argv = [*PROXIMA, "replay", "observations"]
+        done = subprocess.run(argv, env=environment(**past.env, TERM="xterm"), stdout=subprocess.PIPE, stderr=its,
+                              text=True, timeout=60, check=False)  # fmt: skip
+        told = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert done.returncode == 0
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == len(past.rankings)
+    assert "folding" in told
+    assert "failover-rankings" not in told
+    assert "records folded" in told
 
 
 # -- what would have been

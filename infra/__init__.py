@@ -6,9 +6,14 @@
     redis.py           a Redis server, ours or an existing one
     worker.py          the supervisor of the stages
     configuration.py   regions, configurations and policies from files; apply.py puts them on the cluster
+    directives.py      operators' directives; asking.py sends both and hears the answers
+    times.py           durations and moments as people type and read them
+    history.py         where in the journal a moment is, and the checkpoint to fold from; shadow.py, another policy
+                       beside the one in force
     pipeline.py        the whole pipeline on one machine; observer.py measures it from outside
     demo.py            both, with a live view
     watch.py           the live view
+    explain.py         a ranking in sentences; lookup.py finds the one of a moment, words.py writes numbers
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do
     examples/          a commented configuration file for every role

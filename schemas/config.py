@@ -61,6 +61,9 @@ class Decide(Section):
         300, ge=0, description="evaluate so long after the tick's edge: intake's flushes of the tick are in by then"
     )
     snapshot_every_ms: int = Field(5000, ge=200, description="how much is folded again after a kill, at most")
+    checkpoint_every_ms: int = Field(
+        24 * 3600 * 1000, ge=1000, description="of journal time: a replay folds so much, at most, before its beginning"
+    )
 
 
 class Worker(Section):

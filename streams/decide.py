@@ -4,6 +4,7 @@
     a record             folded; what it makes us publish is sent at once
     every few seconds    a snapshot round: outputs confirmed, then the primaries' snapshots, then the partition's own,
                          then the offset committed
+    once a day           the round's snapshots go to the checkpoints too, which are kept as long as the journal
     partition revoked    its state is dropped
 
 After a kill the next owner folds again from the last round and publishes again what was published since: the same
@@ -29,6 +30,7 @@ from streams.journal import JournalRecord
 
 JOURNAL: Final = "observations"
 SNAPSHOTS: Final = "engine-snapshots"
+CHECKPOINTS: Final = "engine-checkpoints"
 _ROUND_RECORDS_MAX: Final = 2000  # between two rounds when catching up: a bound on memory and on folding again
 
 
@@ -41,6 +43,7 @@ class _Partition:
     appended_at_ms: int = 0
     ticked_at: int = -1
     records: int = 0
+    checkpoint: int = 0  # which interval of journal time the last one was made in; 0: none by us
     sent: list[Awaitable[object]] = field(default_factory=list)
 
 
@@ -135,16 +138,25 @@ class Decide:
         """Outputs, primaries, the partition's own, commit: each confirmed before the next begins."""
         snapshots = p.fold.snapshots()  # no await since the last record: state and offset belong together
         offset, sent, p.sent, p.records = p.next_offset, p.sent, [], 0
+        checkpoint = p.fold.clock_ms // self._config.checkpoint_every_ms
         p.round_at_s = time.monotonic()
         await asyncio.gather(*sent)
+        if not await self._write(SNAPSHOTS, place, p, snapshots):
+            return
+        await self._broker.commit(place, offset)
+        # Who takes over does not know of ours, and may write another in the same interval: one more to begin from.
+        if checkpoint != p.checkpoint and await self._write(CHECKPOINTS, place, p, snapshots):
+            p.checkpoint = checkpoint
+
+    async def _write(self, topic: str, place: Place, p: _Partition, snapshots: Sequence[Snapshot]) -> bool:
+        """Primaries, then the partition's own; False: the partition is no longer ours, and not all is written."""
         for part in (snapshots[:-1], snapshots[-1:]):
             if p.generation != self._broker.generation():
-                return
+                return False
             await asyncio.gather(
-                *[await self._broker.send(SNAPSHOTS, s.key.encode(), encode(s), place.partition) for s in part]
+                *[await self._broker.send(topic, s.key.encode(), encode(s), place.partition) for s in part]
             )
-        if p.generation == self._broker.generation():
-            await self._broker.commit(place, offset)
+        return p.generation == self._broker.generation()
 
     async def idle(self, now_ms: int, owned: Sequence[Place]) -> None:
         """Append a Tick to each partition whose clock has not reached this tick's edge."""

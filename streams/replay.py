@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from schemas.records import Snapshot
 from streams.core.engine import FailoverEngine
 from streams.fold import JournalFold, Output
 from streams.journal import JournalRecord
@@ -43,11 +44,17 @@ class Replay:
         self.folds: dict[int, JournalFold] = {}
         self.records = 0
 
+    def restore(self, snapshots: Iterable[Snapshot]) -> None:
+        """Begin from a checkpoint of each partition that has one; the records behind them are to be applied then."""
+        by_partition: dict[int, list[Snapshot]] = {}
+        for snapshot in snapshots:
+            by_partition.setdefault(snapshot.journal_partition, []).append(snapshot)
+        for partition, each in by_partition.items():
+            self._fold(partition).restore(each)
+
     def apply(self, record: JournalRecord) -> list[Output]:
         """Fold one record; partitions in any order, each partition's records in theirs."""
-        fold = self.folds.get(record.partition)
-        if fold is None:
-            fold = self.folds[record.partition] = self._make(partition=record.partition)
+        fold = self._fold(record.partition)
         self.records += 1
         outputs = fold.apply(record)
         if self.records % _ROUND_RECORDS == 0:
@@ -60,6 +67,11 @@ class Replay:
         for record in records:
             for output in self.apply(record):
                 yield Replayed(record.partition, record.offset, record.appended_at_ms, output)
+
+    def _fold(self, partition: int) -> JournalFold:
+        if partition not in self.folds:
+            self.folds[partition] = self._make(partition=partition)
+        return self.folds[partition]
 
 
 _ROUND_RECORDS = 20_000

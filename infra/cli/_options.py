@@ -47,6 +47,18 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
     return found.model_copy(update={"kafka": found.kafka.model_copy(update=given)})
 
 
+def moment(text: str | None, option: str) -> int | None:
+    """A moment as it was typed, in Unix milliseconds; wrong usage is said with the option's name."""
+    import time  # noqa: PLC0415
+
+    from infra.times import moment_ms  # noqa: PLC0415
+
+    try:
+        return None if text is None else moment_ms(text, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
 def say(text: str) -> None:
     """One line on stdout, at once: who reads us through a pipe should not wait for a buffer to fill."""
     sys.stdout.write(text + "\n")

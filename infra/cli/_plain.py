@@ -65,7 +65,7 @@ def _record(record: Any, depth: int) -> Any:
     elif isinstance(record, Snapshot):
         for column in plain["columns"]:
             column["data"] = _array(column["data"], column["dtype"], column["shape"])
-    return _plain(plain)
+    return finite(plain)
 
 
 def _array(data: bytes, dtype: str, shape: list[int] | None = None) -> Any:
@@ -86,11 +86,12 @@ def _array(data: bytes, dtype: str, shape: list[int] | None = None) -> Any:
         return {"undecodable": {"reason": "MALFORMED", "what": f"not a whole number of {dtype}", "hex": data.hex()}}
 
 
-def _plain(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values as JSON knows them: no bytes, and null for a number that is none."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, bytes):
         return {"hex": value.hex()}
     if isinstance(value, float) and not math.isfinite(value):

@@ -87,7 +87,7 @@ def get(
       proxima config get eu-west-1 > eu-west-1.toml
       proxima config get regions --json
     """
-    from infra.apply import known  # noqa: PLC0415
+    from infra.asking import known  # noqa: PLC0415
     from infra.configuration import as_toml  # noqa: PLC0415
     from schemas.codec import to_plain  # noqa: PLC0415
 

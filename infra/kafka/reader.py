@@ -7,7 +7,7 @@ with TopicReader(bootstrap, {"failover-rankings": BEGINNING}) as reader:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -36,14 +36,21 @@ class RawRecord:
 class TopicReader:
     """Reads all partitions of topics, each partition in its order.
 
-    `starts` gives the topics by name on the cluster, each with BEGINNING, NOW, or how many of the last records of
-    each partition to begin with.
+    `starts` gives the topics by name on the cluster, each with BEGINNING, NOW, how many of the last records of each
+    partition to begin with, or the offset to begin at by partition (only these are read then). `ends` may give offsets
+    by topic and partition that are not read any more, nor what is behind them.
     Raises KafkaUnavailableError: no broker answers, or there is no such topic.
     """
 
-    def __init__(self, bootstrap: str, starts: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        starts: Mapping[str, int | Mapping[int, int]],
+        ends: Mapping[str, Mapping[int, int]] | None = None,
+    ) -> None:
         self._bootstrap = bootstrap
         self.partitions: dict[str, int] = {}
+        self._ends = {(topic, number): end for topic, each in (ends or {}).items() for number, end in each.items()}
         self._consumer: Any = Consumer(_settings(bootstrap))
         try:
             where = [place for topic, start in starts.items() for place in self._places(topic, start)]
@@ -52,6 +59,7 @@ class TopicReader:
             raise
         self._unread = {(tp.topic, tp.partition): end for tp, end in where if tp.offset < end}
         self._consumer.assign([tp for tp, _ in where])
+        self._consumer.pause([tp for tp, end in where if tp.offset >= end and (tp.topic, tp.partition) in self._ends])
 
     @property
     def at_end(self) -> bool:
@@ -73,6 +81,11 @@ class TopicReader:
             return None
         if message.offset() + 1 >= self._unread.get(place, 0):
             self._unread.pop(place, None)
+        end = self._ends.get(place)
+        if end is not None and message.offset() + 1 >= end:
+            self._consumer.pause([TopicPartition(*place)])
+            if message.offset() >= end:  # compacted away before it, or fetched already
+                return None
         return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), message.value())
 
     def close(self) -> None:
@@ -84,28 +97,61 @@ class TopicReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _places(self, topic: str, start: int) -> list[tuple[Any, int]]:
+    def _places(self, topic: str, start: int | Mapping[int, int]) -> list[tuple[Any, int]]:
         """Where to begin in each partition, and where it ends now."""
         try:
             partitions = metadata(self._consumer, self._bootstrap, topic).topics[topic].partitions
             if not partitions:
-                raise KafkaUnavailableError(
-                    f"no topic {topic}", where=self._bootstrap, do="create the topics with `proxima topics create`"
-                )
+                raise _no_topic(topic, self._bootstrap)
             self.partitions[topic] = len(partitions)
             places = []
-            for number in sorted(partitions):
+            for number in sorted(partitions if isinstance(start, int) else start):
                 place = TopicPartition(topic, number)
                 low, high = self._consumer.get_watermark_offsets(place, timeout=REACH_TIMEOUT_S)
-                place.offset = low if start == BEGINNING else max(low, high - start)
-                places.append((place, high))
+                if isinstance(start, int):
+                    place.offset = low if start == BEGINNING else max(low, high - start)
+                else:
+                    place.offset = min(max(low, start[number]), high)
+                places.append((place, min(high, self._ends.get((topic, number), high))))
         except KafkaException as error:
-            raise KafkaUnavailableError(
-                f"no broker answers: {error.args[0].str()}",
-                where=self._bootstrap,
-                do="start it, or give another address with --bootstrap or PROXIMA_KAFKA__BOOTSTRAP",
-            ) from None
+            raise _unavailable(error, self._bootstrap) from None
         return places
+
+
+def offsets_at(bootstrap: str, topic: str, at_ms: int, partitions: Iterable[int] | None = None) -> dict[int, int]:
+    """By partition, the first offset appended at or after a moment (Unix, ms); the end where there is none.
+
+    0 ms gives the first offset that the broker still has. Raises KafkaUnavailableError: no broker answers, or there
+    is no such topic.
+    """
+    consumer: Any = Consumer(_settings(bootstrap))
+    try:
+        known = metadata(consumer, bootstrap, topic).topics[topic].partitions
+        if not known:
+            raise _no_topic(topic, bootstrap)
+        asked = [TopicPartition(topic, n, max(at_ms, 0)) for n in (known if partitions is None else partitions)]
+        found = {tp.partition: tp.offset for tp in consumer.offsets_for_times(asked, timeout=REACH_TIMEOUT_S)}
+        for number in [n for n, offset in found.items() if offset < 0]:
+            _, found[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=REACH_TIMEOUT_S)
+    except KafkaException as error:
+        raise _unavailable(error, bootstrap) from None
+    finally:
+        consumer.close()
+    return found
+
+
+def _no_topic(topic: str, bootstrap: str) -> KafkaUnavailableError:
+    return KafkaUnavailableError(
+        f"no topic {topic}", where=bootstrap, do="create the topics with `proxima topics create`"
+    )
+
+
+def _unavailable(error: KafkaException, bootstrap: str) -> KafkaUnavailableError:
+    return KafkaUnavailableError(
+        f"no broker answers: {error.args[0].str()}",
+        where=bootstrap,
+        do="start it, or give another address with --bootstrap or PROXIMA_KAFKA__BOOTSTRAP",
+    )
 
 
 def _settings(bootstrap: str) -> dict[str, Any]:

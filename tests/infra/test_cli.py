@@ -52,7 +52,9 @@ def test_help_of_every_command_has_an_example_of_it(path: tuple[str, ...]) -> No
 
 def test_commands_of_the_contract_that_are_mine_are_there() -> None:
     wanted = {("sink",), ("topics", "create"), ("topics", "list"), ("topics", "describe"), ("tail",), ("inject",),
-              ("config", "apply"), ("config", "get"), ("config", "check"), ("watch",), ("doctor",)}  # fmt: skip
+              ("config", "apply"), ("config", "get"), ("config", "check"), ("watch",), ("doctor",),
+              ("replay",), ("explain",),
+              *(("direct", d) for d in ("pin", "drain", "freeze", "stop-actions", "lift", "list"))}  # fmt: skip
     assert wanted <= set(ALL)
 
 
@@ -88,6 +90,9 @@ def test_without_a_broker_every_client_says_so_in_one_line() -> None:
         ["sink", "redis"],
         ["inject", "a", "b", "loss_ratio", "0.1"],
         ["config", "get", "a"],
+        ["direct", "list"],
+        ["explain", "a"],
+        ["replay", "observations", "--from", "-1h"],
     ]
     with ThreadPoolExecutor() as pool:
         for said in pool.map(lambda c: fails(1, *c, PROXIMA_KAFKA__BOOTSTRAP=address), clients):

@@ -259,7 +259,7 @@ def test_get_shows_what_is_in_force_whatever_else_is_on_the_topic(topics: Topics
     assert "there is nothing yet" in fails(1, "config", "get", "eu-west-1", **env)
     first, second = (
         CONFIGURED,
-        FailoverConfiguration("eu-west-1", ["us-east-1"], 2, based_on=1, policy=Policy(dwell_ms=1)),
+        FailoverConfiguration("eu-west-1", ["us-east-1"], 2, based_on=1, policy=Policy(dwell_ms=1, dwell_min_ms=1)),
     )
     lost = FailoverConfiguration("eu-west-1", ["ap-south-1"], 9, based_on=1)
     topics.publish("failover-config", encode(first), b"garbage", b"{}", None, encode(second), encode(lost))

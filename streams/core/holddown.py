@@ -6,8 +6,9 @@
 
 A flapping network makes a naive ranking move traffic back and forth, and each move costs more than the few
 milliseconds it wins. So a challenger has to lead by the margin, and probably so, for the dwell, in journal time. A
-larger lead needs less: lead x time counts, from `dwell_min_ms` on. Two moves by lead are never closer than the dwell.
-A target that is no longer eligible is left at once, for the best of the rest or, when all are dead, for nowhere.
+larger lead needs less: lead x time counts, from `dwell_min_ms` on. Whatever made it the target, one that may stay is
+never left for a leader before it was in use for the dwell. A target that is no longer eligible is left at once, for the
+best of the rest or, when all are dead, for nowhere.
 
 Operators come first: FROZEN keeps the target whatever happens, PINNED sets it.
 """
@@ -96,7 +97,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class HoldDown:
-    """State: the target in use, for how long somebody has led it and by how much, and when it last moved by lead."""
+    """State: the target in use, for how long somebody has led it and by how much, and when it became the target."""
 
     phase: Phase = Phase.NONE
     target: str | None = None
@@ -123,7 +124,7 @@ class HoldDown:
             after = replace(after, led_ms=0, lead_ms=0.0)
         if to.move:
             after = replace(after, target=proposal.pinned if signal is Signal.PINNED else proposal.best)
-        if signal is Signal.DWELL_OVER:
+        if after.target != self.target:
             after = replace(after, moved_at_ms=now_ms)
         return after, signal
 

@@ -6,8 +6,9 @@
 
 A flapping network makes a naive ranking move traffic back and forth, and each move costs more than the few
 milliseconds it wins. So a challenger has to lead by the margin, and probably so, for the dwell, in journal time. A
-larger lead needs less: lead x time counts, from `dwell_min_ms` on. Two moves by lead are never closer than the dwell.
-A target that is no longer eligible is left at once, for the best of the rest or, when all are dead, for nowhere.
+larger lead needs less: lead x time counts, from `dwell_min_ms` on. Whatever made it the target, one that may stay is
+never left for a leader before it was in use for the dwell. A target that is no longer eligible is left at once, for the
+best of the rest or, when all are dead, for nowhere.
 
 Operators come first: FROZEN keeps the target whatever happens, PINNED sets it.
 """
@@ -96,7 +97,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class HoldDown:
-    """State: the target in use, for how long somebody has led it and by how much, and when it last moved by lead."""
+    """State: the target in use, for how long somebody has led it and by how much, and when it became the target."""
 
     phase: Phase = Phase.NONE
     target: str | None = None
@@ -128,7 +129,7 @@ class HoldDown:
             led_ms=led_ms if challenged else 0,
             lead_ms=lead_ms if challenged else 0.0,
             seen_at_ms=now_ms,
-            moved_at_ms=now_ms if signal is Signal.DWELL_OVER else self.moved_at_ms,
+            moved_at_ms=self.moved_at_ms if target == self.target else now_ms,
         ), signal
 
     def _signal(self, proposal: Proposal, *, leading: bool, enough: bool) -> Signal:

@@ -2,59 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.core.holddown import TRANSITIONS, HoldDown, Phase, Signal
+from streams.core.holddown import TRANSITIONS, HoldDown, Phase, Proposal, Signal
+from tests.streams.core.policy import STATED
 
-DWELL_MS = 3000
+DWELL_MS, DWELL_MIN_MS = 6000, 2000
+POLICY = replace(STATED, margin_ratio=0.05, dwell_ms=DWELL_MS, dwell_min_ms=DWELL_MIN_MS)
+MARGIN = math.log1p(POLICY.margin_ratio)
+JUST = MARGIN * 1.000001  # what leads by the margin
 REGIONS = ("a", "b", "c")
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Scores of a moment, as far as hold-down is told of them."""
+    """Scores of a moment, as far as hold-down is told of them, and what operators order."""
 
     after_ms: int
     best: str | None
     usable: bool = True  # the target in use, if there is one
-    leads: bool = True  # the best, if it is another than the target in use
+    lead: float = JUST  # of the best, if it is another than the target in use
+    frozen: bool = False
+    pinned: str | None = None
 
 
+_ORDERS = st.sampled_from([(False, None)] * 8 + [(True, None), (False, "a"), (True, "b")])
 _MOMENTS = st.lists(
     st.builds(
-        Moment,
-        after_ms=st.one_of(st.just(1000), st.integers(0, 4000)),
+        lambda order, **of: Moment(frozen=order[0], pinned=order[1], **of),
+        order=_ORDERS,
+        after_ms=st.one_of(st.just(1000), st.integers(0, 8000)),
         best=st.sampled_from([*REGIONS, None]),
         usable=st.sampled_from([True, True, True, False]),
-        leads=st.booleans(),
+        lead=st.sampled_from([0.0, JUST, 2 * MARGIN, 100 * MARGIN]),
     ),
     max_size=40,
 )
 
 
-def step(state: HoldDown, moment: Moment, now_ms: int, dwell_ms: int = DWELL_MS) -> tuple[HoldDown, Signal]:
+def asked(state: HoldDown, moment: Moment) -> Proposal:
     """As the engine asks: no target is never usable, and a target does not lead itself."""
     usable = moment.usable and state.target is not None
-    leads = moment.leads and usable and moment.best not in (None, state.target)
-    return state.step(moment.best, usable=usable, leads=leads, now_ms=now_ms, dwell_ms=dwell_ms)
+    lead = moment.lead if usable and moment.best not in (None, state.target) else 0.0
+    return Proposal(moment.best, usable, lead, moment.frozen, moment.pinned)
 
 
-def after(*moments: Moment, dwell_ms: int = DWELL_MS, start: HoldDown | None = None) -> HoldDown:
-    state, now_ms = start or HoldDown(), 1_000_000
+def after(*moments: Moment, start: HoldDown | None = None) -> HoldDown:
+    """The state after these moments; times go on from where the start was seen."""
+    state = start or HoldDown()
+    now_ms = max(state.seen_at_ms, 1_000_000)
     for moment in moments:
         now_ms += moment.after_ms
-        state, _ = step(state, moment, now_ms, dwell_ms)
+        state, _ = state.step(asked(state, moment), POLICY, now_ms)
     return state
 
 
-def lead(best: str, seconds: float = 1) -> Moment:
-    return Moment(int(seconds * 1000), best)
+def lead(best: str, seconds: float = 1, by: float = JUST) -> Moment:
+    return Moment(int(seconds * 1000), best, lead=by)
 
 
-A_IN_USE = after(Moment(0, "a"))
+A_IN_USE = after(Moment(0, "a"), *[Moment(1000, "a")] * 10)
 
 
 @settings(max_examples=200)
@@ -63,97 +75,148 @@ def test_the_table_knows_every_signal_in_every_phase_that_can_be_reached(moments
     state, now_ms = HoldDown(), 0
     for moment in moments:
         now_ms += moment.after_ms
-        state, _ = step(state, moment, now_ms, dwell_ms)
+        state, _ = state.step(asked(state, moment), replace(POLICY, dwell_ms=dwell_ms, dwell_min_ms=0), now_ms)
         assert (state.phase is Phase.NONE) == (state.target is None)
 
 
 def test_every_line_of_the_table_is_reached() -> None:
+    moments = [
+        Moment(0, best, usable, by, frozen, pinned)
+        for best in ("a", "b", None)
+        for usable in (True, False)
+        for by in (0.0, JUST, 100 * MARGIN)
+        for frozen, pinned in ((False, None), (True, None), (False, "b"))
+    ]
     seen: set[tuple[Phase, Signal]] = set()
-
-    def walk(state: HoldDown, now_ms: int, depth: int) -> None:
-        if depth == 0:
-            return
-        for best in ("a", "b", None):
-            for usable in (True, False):
-                for leads in (True, False):
-                    following, signal = step(state, Moment(0, best, usable, leads), now_ms)
-                    seen.add((state.phase, signal))
-                    walk(following, now_ms + 2000, depth - 1)
-
-    walk(HoldDown(), 0, 5)
+    states = {HoldDown()}
+    for now_ms in range(0, 18_000, 2000):
+        following = set()
+        for state in states:
+            for moment in moments:
+                then, signal = state.step(asked(state, moment), POLICY, now_ms)
+                seen.add((state.phase, signal))
+                following.add(then)
+        states = following
     assert seen == set(TRANSITIONS)
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(_MOMENTS)
-def test_a_target_that_stays_usable_is_kept_for_the_dwell_at_least(moments: list[Moment]) -> None:
+def test_a_target_that_stays_usable_is_kept_for_the_dwell_at_least_unless_an_operator_pins(
+    moments: list[Moment],
+) -> None:
+    """No sequence of inputs makes two targets alternate faster than the dwell."""
     state, now_ms = HoldDown(), 0
     changed_at_ms = -DWELL_MS
     for moment in moments:
         now_ms += moment.after_ms
         before = state
-        state, signal = step(before, moment, now_ms)
+        state, signal = before.step(asked(before, moment), POLICY, now_ms)
         if state.target != before.target:
             lost = before.target is None or not moment.usable
-            assert lost or now_ms - changed_at_ms >= DWELL_MS
-            assert lost == (signal in (Signal.TARGET_UNUSABLE, Signal.TARGET_LOST))
+            pinned = signal is Signal.PINNED
+            assert lost or pinned or now_ms - changed_at_ms >= DWELL_MS
+            assert pinned or lost == (signal in (Signal.TARGET_UNUSABLE, Signal.TARGET_LOST))
             changed_at_ms = now_ms
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(_MOMENTS)
-def test_a_move_by_lead_comes_after_an_unbroken_lead_of_the_dwell(moments: list[Moment]) -> None:
+def test_a_move_by_lead_comes_after_an_unbroken_lead_times_time_of_the_margin_times_the_dwell(
+    moments: list[Moment],
+) -> None:
+    """A lead counts for the time since the moment before, of a gap no more than the dwell."""
     state, now_ms = HoldDown(), 0
-    led_since_ms: int | None = None
-    for moment in moments:
+    led_ms, lead_ms = 0, 0.0
+    for number, moment in enumerate(moments):
         now_ms += moment.after_ms
-        before = state
-        state, signal = step(before, moment, now_ms)
-        leads = moment.usable and moment.leads and before.target is not None
-        leads = leads and moment.best not in (None, before.target)
-        led_since_ms = None if not leads else now_ms if led_since_ms is None else led_since_ms
+        before, proposal = state, asked(state, moment)
+        state, signal = before.step(proposal, POLICY, now_ms)
+        operated = moment.frozen or moment.pinned is not None
+        passed_ms = min(moment.after_ms, DWELL_MS) if number else 0
+        led_ms = 0 if operated or not proposal.lead else led_ms + passed_ms
+        lead_ms = 0.0 if operated or not proposal.lead else lead_ms + proposal.lead * passed_ms
         if signal is Signal.DWELL_OVER:
-            assert led_since_ms is not None
-            assert now_ms - led_since_ms >= DWELL_MS
+            assert led_ms >= DWELL_MIN_MS
+            assert lead_ms >= MARGIN * DWELL_MS
             assert state.target == moment.best
-            led_since_ms = None
+            led_ms, lead_ms = 0, 0.0
 
 
 @settings(max_examples=200)
 @given(_MOMENTS)
-def test_the_target_is_always_one_that_was_best_when_it_was_chosen_or_nobody(moments: list[Moment]) -> None:
+def test_the_target_is_always_one_that_was_best_or_pinned_when_it_was_chosen_or_nobody(moments: list[Moment]) -> None:
     state, now_ms = HoldDown(), 0
     for moment in moments:
         now_ms += moment.after_ms
-        before, (state, _) = state, step(state, moment, now_ms)
-        assert state.target in (before.target, moment.best)
+        before, (state, _) = state, state.step(asked(state, moment), POLICY, now_ms)
+        assert state.target in (before.target, moment.best, moment.pinned)
+
+
+@settings(max_examples=200)
+@given(_MOMENTS, _MOMENTS)
+def test_frozen_the_target_stays_whatever_happens_and_pinned_it_is_the_one_pinned(
+    before: list[Moment], during: list[Moment]
+) -> None:
+    state = after(*before)
+    assert after(*[replace(m, frozen=True) for m in during], start=state).target == state.target
+    if during:
+        assert after(*[replace(m, frozen=False, pinned="b") for m in during], start=state).target == "b"
 
 
 def test_the_first_eligible_candidate_is_taken_at_once() -> None:
     assert after(Moment(0, None), Moment(1000, "a")).target == "a"
 
 
-def test_a_challenger_has_to_lead_for_the_dwell() -> None:
-    assert after(lead("b"), lead("b"), lead("b"), start=A_IN_USE).target == "a"
-    assert after(lead("b"), lead("b"), lead("b"), lead("b"), start=A_IN_USE).target == "b"
+def test_a_challenger_that_leads_by_just_the_margin_has_to_lead_for_the_dwell() -> None:
+    assert after(*[lead("b")] * 5, start=A_IN_USE).target == "a"
+    assert after(*[lead("b")] * 6, start=A_IN_USE).target == "b"
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(1, 6), (2, 3), (3, 2), (100, 2)])
+def test_a_larger_lead_needs_less_time_down_to_the_least_dwell(times: int, seconds: int) -> None:
+    assert after(*[lead("b", by=times * JUST)] * (seconds - 1), start=A_IN_USE).target == "a"
+    assert after(*[lead("b", by=times * JUST)] * seconds, start=A_IN_USE).target == "b"
+
+
+def test_a_target_just_chosen_stays_for_the_dwell_even_beside_one_that_is_far_ahead() -> None:
+    moved = after(*[lead("b", by=9.0)] * 2, start=A_IN_USE)
+    assert moved.target == "b"
+    assert after(*[lead("a", by=9.0)] * 5, start=moved).target == "b"
+    assert after(*[lead("a", by=9.0)] * 6, start=moved).target == "a"
+
+
+def test_a_target_that_came_in_for_a_failed_one_stays_for_the_dwell_too() -> None:
+    came_in = after(Moment(1000, "b", usable=False), start=A_IN_USE)
+    assert came_in.target == "b"
+    assert after(*[lead("a", by=9.0)] * 5, start=came_in).target == "b"
+    assert after(*[lead("a", by=9.0)] * 6, start=came_in).target == "a"
 
 
 def test_a_lead_that_is_lost_begins_anew() -> None:
-    lost = Moment(1000, "a", leads=False)
-    assert after(lead("b"), lead("b"), lead("b"), lost, lead("b"), lead("b"), lead("b"), start=A_IN_USE).target == "a"
+    lost = Moment(1000, "a", lead=0.0)
+    assert after(*[lead("b")] * 5, lost, *[lead("b")] * 5, start=A_IN_USE).target == "a"
 
 
 def test_leading_by_less_than_the_margin_is_no_lead() -> None:
-    assert after(*[Moment(1000, "b", leads=False)] * 10, start=A_IN_USE).target == "a"
+    assert after(*[Moment(1000, "b", lead=0.0)] * 20, start=A_IN_USE).target == "a"
 
 
 def test_a_lead_runs_on_when_the_leader_changes_and_the_last_leader_gets_it() -> None:
-    assert after(lead("b"), lead("c"), lead("b"), lead("c"), start=A_IN_USE).target == "c"
+    assert after(*[lead("b"), lead("c")] * 3, start=A_IN_USE).target == "c"
 
 
 def test_nothing_eligible_for_a_moment_ends_a_lead_and_keeps_the_target() -> None:
-    nothing = Moment(1000, None)
-    assert after(lead("b"), lead("b"), lead("b"), nothing, lead("b"), start=A_IN_USE).target == "a"
+    assert after(*[lead("b")] * 5, Moment(1000, None), lead("b"), start=A_IN_USE).target == "a"
+
+
+def test_an_order_that_freezes_or_pins_ends_a_lead() -> None:
+    for order in (Moment(1000, "b", frozen=True), Moment(1000, "b", pinned="a")):
+        assert after(*[lead("b")] * 5, order, lead("b"), start=A_IN_USE).target == "a"
+
+
+def test_a_freeze_is_stronger_than_a_pin() -> None:
+    assert after(Moment(1000, "b", frozen=True, pinned="b"), start=A_IN_USE).target == "a"
 
 
 def test_a_target_that_is_no_longer_usable_is_left_at_once_for_the_best_of_the_rest() -> None:
@@ -167,6 +230,14 @@ def test_when_all_are_dead_the_target_is_nowhere_and_the_first_that_revives_is_t
     assert after(Moment(0, "c"), start=nowhere).target == "c"
 
 
+def test_a_silence_longer_than_the_dwell_counts_as_the_dwell_and_not_more() -> None:
+    assert after(lead("b", seconds=3600, by=0.9 * MARGIN), start=A_IN_USE).target == "a"
+    assert after(lead("b", seconds=3600), start=A_IN_USE).target == "b"
+
+
 def test_without_a_dwell_the_leader_is_taken_at_once() -> None:
-    assert after(lead("b"), start=A_IN_USE, dwell_ms=0).target == "b"
-    assert after(Moment(1000, "b", leads=False), start=A_IN_USE, dwell_ms=0).target == "a"
+    none = replace(POLICY, dwell_ms=0, dwell_min_ms=0)
+    for by, target in ((JUST, "b"), (0.0, "a")):
+        moment = Moment(1000, "b", lead=by)
+        state, _ = A_IN_USE.step(asked(A_IN_USE, moment), none, A_IN_USE.seen_at_ms + 1000)
+        assert state.target == target

@@ -8,7 +8,7 @@
     intake.py     stage 1: validates, condenses samples into panes, re-keys by primary into `observations`
     decide.py     stage 2: restores, folds, publishes, snapshots, commits
     app.py        Faust and aiokafka, and everything that they do wrong; the only importer of both
-    replay.py     a journal folded again, from a file or from the topic
+    replay.py     a journal folded again, from a file or from the topic; parallel.py, by several processes
     backtest.py   history under other policies, beside yardsticks; backtest_journal.py does it with a journal
     trace_files.py   a directory of recorded round-trip times
 

@@ -86,6 +86,24 @@ def append(out: BinaryIO, record: JournalRecord) -> None:
     out.write(_FRAME.pack(len(body), zlib.crc32(body)) + body)
 
 
+def records_of(frames: bytes) -> Iterator[tuple[int, JournalRecord]]:
+    """Records that another process of ours framed with `append`, each behind a number of 4 bytes."""
+    at = 0
+    while at < len(frames):
+        number = int.from_bytes(frames[at : at + 4], "little")
+        length, _ = _FRAME.unpack_from(frames, at + 4)
+        begin = at + 4 + _FRAME.size
+        yield number, _record(frames[begin : begin + length])
+        at = begin + length
+
+
+def _record(body: bytes) -> JournalRecord:
+    partition, offset, appended_at_ms, key_length = _FIXED.unpack_from(body)
+    value_at = _FIXED.size + max(key_length, 0)
+    key = None if key_length == _NO_KEY else body[_FIXED.size : value_at]
+    return JournalRecord(partition, offset, appended_at_ms, key, body[value_at:])
+
+
 def read_header(path: Path) -> JournalHeader:
     """What a journal is of; raises JournalError when the file is none."""
     with _open(path) as source:
@@ -121,12 +139,10 @@ def _records(source: BinaryIO, path: Path) -> Iterator[JournalRecord]:
                 raise _damaged(path, whole, end, "it ends within a record: its writer was killed, or is still writing")
             if zlib.crc32(body) != checksum:
                 raise _damaged(path, whole, end, "a record's checksum does not fit")
-            partition, offset, appended_at_ms, key_length = _FIXED.unpack_from(body)
-            value_at = _FIXED.size + max(key_length, 0)
+            key_length = _FIXED.unpack_from(body)[3]
             if not _NO_KEY <= key_length <= length - _FIXED.size:
                 raise _damaged(path, whole, end, f"a key of {key_length} bytes cannot be")
-            key = None if key_length == _NO_KEY else body[_FIXED.size : value_at]
-            yield JournalRecord(partition, offset, appended_at_ms, key, body[value_at:])
+            yield _record(body)
             whole, end = whole + 1, source.tell()
 
 

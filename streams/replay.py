@@ -62,6 +62,11 @@ class Replay:
                 each.snapshots()  # what a rollback would fold again stays bounded
         return outputs
 
+    def each(self, records: Iterable[JournalRecord]) -> Iterator[tuple[JournalRecord, list[Output]]]:
+        """Each record with the outputs that it brings about, in order."""
+        for record in records:
+            yield record, self.apply(record)
+
     def run(self, records: Iterable[JournalRecord]) -> Iterator[Replayed]:
         """All outputs, in order."""
         for record in records:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -57,12 +57,13 @@ Catalogue = Mapping[str, Region]
 class FailoverEngine:
     """One primary region; made by its first configuration."""
 
+    says_weights: ClassVar = True  # a replay for the rankings alone need not hear of every path at every tick
+
     def __init__(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
         self.configuration = configuration
         self.sequence = 0
         self.muted = False  # set while a journal record of the version change is awaited
         self.skip_below = 0  # journal offset that the restored snapshot covers
-        self.says_weights = True  # a replay for the rankings alone need not hear of every path at every tick
         candidates = len(configuration.potential_failover_regions)
         self._paths = Paths()
         self._predictor = Predictor(candidates)

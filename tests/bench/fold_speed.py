@@ -71,12 +71,12 @@ def _journal() -> Iterator[JournalRecord]:
         for i, primary in enumerate(regions):
             candidates = [r for r in regions if r != primary][:_TARGETS]
             for agent in range(2):
-                panes = _panes(random, primary, agent, candidates, at_ms)
+                panes = panes_of(random, primary, agent, candidates, at_ms)
                 source = Source("probe-samples", "s", 2 * i + agent, second, second + 1, at_ms)
                 yield record(at_ms + 1000 + i, primary, encode(panes), source)
 
 
-def _panes(random: np.random.Generator, primary: str, agent: int, candidates: list[str], at_ms: int) -> PathPanes:
+def panes_of(random: np.random.Generator, primary: str, agent: int, candidates: list[str], at_ms: int) -> PathPanes:
     target = np.repeat(np.arange(len(candidates)), 2)
     flush = Flush(pane_ms=1000, ahead_ms_max=5000, lateness_ms_max=60_000)
     batch = ProbeBatch.of(

@@ -1,0 +1,117 @@
+"""A journal folded again by several processes: partitions share nothing, so each process folds some of them.
+
+    this process                       a process a core
+    reads records, cuts them into      folds the partitions that are its own,
+    chunks, gives each its share  ───► answers with the outputs wanted
+    puts the outputs in order     ◄───
+
+What comes out is what `Replay` gives, in the order of the records. Records and outputs travel as plain frames of bytes;
+nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
+from multiprocessing.connection import Connection
+from typing import Final
+
+from schemas.errors import JournalError
+from streams.fold import Output
+from streams.journal import JournalRecord, append, records_of
+from streams.replay import Replay
+
+_CHUNK_RECORDS: Final = 5000
+_OUTPUT: Final = struct.Struct("<III I")  # number of the record in its chunk, then lengths: topic, key, value
+
+
+class ParallelReplay:
+    """As `Replay`, in `processes` processes; `topics`: whose outputs are wanted.
+
+    A context: leaving it ends the processes. Raises JournalError when one of them dies.
+    """
+
+    def __init__(self, replay: Replay, processes: int, topics: Sequence[str]) -> None:
+        self.records = 0
+        self._share: dict[int, int] = {}  # partition -> process
+        context = multiprocessing.get_context("fork")  # the engine may be a class that no other process could import
+        self._ends: list[Connection] = []
+        self._children = []
+        for _ in range(processes):
+            here, there = context.Pipe()
+            child = context.Process(target=_work, args=(there, replay, frozenset(topics)), daemon=True)
+            child.start()
+            there.close()
+            self._ends.append(here)
+            self._children.append(child)
+
+    def each(self, records: Iterable[JournalRecord]) -> Iterator[tuple[JournalRecord, list[Output]]]:
+        """Each record with the outputs that it brings about, in order."""
+        source = iter(records)
+        chunk, shares = self._next(source)
+        while chunk:
+            for end, share in zip(self._ends, shares, strict=True):
+                end.send_bytes(share)
+            # Made ready while the others fold. Sent only when all have answered: two that send to each other and do not
+            # listen would wait for ever.
+            following = self._next(source)
+            outputs: dict[int, list[Output]] = {}
+            for end in self._ends:
+                try:
+                    _unpack(end.recv_bytes(), outputs)
+                except EOFError:
+                    raise JournalError("a process that folds has died", do="its last lines on stderr say why") from None
+            for number, record in enumerate(chunk):
+                self.records += 1
+                yield record, outputs.get(number, [])
+            chunk, shares = following
+
+    def _next(self, source: Iterator[JournalRecord]) -> tuple[list[JournalRecord], list[bytes]]:
+        chunk = list(islice(source, _CHUNK_RECORDS))
+        shares = [io.BytesIO() for _ in self._ends]
+        for number, record in enumerate(chunk):
+            to = self._share.setdefault(record.partition, len(self._share) % len(self._ends))
+            shares[to].write(number.to_bytes(4, "little"))
+            append(shares[to], record)
+        return chunk, [share.getvalue() for share in shares]
+
+    def __enter__(self) -> ParallelReplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in self._ends:
+            end.close()
+        for child in self._children:
+            child.join(5)
+            child.kill()
+
+
+def _work(there: Connection, replay: Replay, topics: frozenset[str]) -> None:
+    while True:
+        try:
+            share = there.recv_bytes()
+        except (EOFError, KeyboardInterrupt):
+            return
+        answer = io.BytesIO()
+        for number, record in records_of(share):
+            for output in replay.apply(record):
+                if output.topic in topics:
+                    topic = output.topic.encode()
+                    answer.write(_OUTPUT.pack(number, len(topic), len(output.key), len(output.value)))
+                    answer.write(topic + output.key + output.value)
+        there.send_bytes(answer.getvalue())
+
+
+def _unpack(answer: bytes, outputs: dict[int, list[Output]]) -> None:
+    at = 0
+    while at < len(answer):
+        number, topic, key, value = _OUTPUT.unpack_from(answer, at)
+        ends = [at + _OUTPUT.size]
+        for length in (topic, key, value):
+            ends.append(ends[-1] + length)
+        parts = [answer[a:b] for a, b in pairwise(ends)]
+        outputs.setdefault(number, []).append(Output(parts[0].decode(), parts[1], parts[2]))
+        at = ends[-1]

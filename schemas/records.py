@@ -198,8 +198,8 @@ class Policy:
 
     latency_good_ms: float = 20.0
     latency_bad_ms: float = 1000.0
-    loss_good_ratio: float = 0.03
-    loss_bad_ratio: float = 0.17
+    loss_good_ratio: float = 0.037
+    loss_bad_ratio: float = 0.22
     delay_variation_good_ms: float = 50.0
     delay_variation_bad_ms: float = 300.0
     bandwidth_good_bps: float = 4e9
@@ -207,12 +207,12 @@ class Policy:
     utility_floor: float = 0.02
     latency_exponent: float = 1.0
     loss_exponent: float = 1.0
-    delay_variation_exponent: float = 0.05
+    delay_variation_exponent: float = 0.02
     bandwidth_exponent: float = 0.25
     baseline_exponent: float = 0.5
     proximity_scale_km: float = 4000.0
-    fast_tau_ms: float = 7000.0
-    slow_tau_ms: float = 300000.0
+    fast_tau_ms: float = 7300.0
+    slow_tau_ms: float = 140000.0
     confidence_samples: float = 3.0
     pessimistic_utility: float = 0.2
     stale_after_ms: int = 10000
@@ -221,9 +221,9 @@ class Policy:
     must_be_healthy: list[str] = field(default_factory=list, hash=False)
     fresh_ratio_min: float = 0.5
     eligible_min: int = 1
-    margin_ratio: float = 0.005
+    margin_ratio: float = 0.004
     sure_ratio: float = 0.9
-    dwell_ms: int = 6000
+    dwell_ms: int = 5000
     dwell_min_ms: int = 3000
     failback: str = "delayed"
     failback_delay_ms: int = 30000

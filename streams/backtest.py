@@ -37,7 +37,7 @@ from streams.core.engine import Catalogue, FailoverEngine, Published
 from streams.core.panes import Flush
 from streams.trace_files import Trace
 
-STEP_POLICY_MS: Final = 5000
+STEP_POLICY_MS: Final = 3000
 TIMEOUT_MS: Final = 1000.0
 EWMA_ALPHA: Final = 0.3
 NOWHERE: Final = -1  # in `Run.chosen`: no target

@@ -23,9 +23,9 @@ _BOUNDS_MS: Final = np.concatenate(([0.0], EDGES_MS, [2 * EDGES_MS[-1]]))
 _WIDTHS_MS: Final = np.diff(_BOUNDS_MS)
 _REMEMBERED_MIN: Final = 1e-6  # the same of the slow window
 _HEARD_MIN: Final = 1e-3  # of answers left in the fast window: a mean of less is a mean of nearly nothing
-# How surely losses must be proven (one-sided normal quantiles): those of now to 97 %, so that one lost probe moves
-# nothing; the long memory, which counts episodes, may be believed at 63 %.
-_LOSS_Z: Final = np.array([[1.9], [0.33]])
+# How surely losses must be proven (one-sided normal quantiles): those of now to 99 %, so that one lost probe moves
+# nothing; the long memory, which counts episodes, may be believed at 80 %.
+_LOSS_Z: Final = np.array([[2.33], [0.84]])
 _MEAN_TO_DEVIATION: Final = 0.886  # mean distance of two normal values to their standard deviation: sqrt(pi) / 2
 
 

@@ -210,14 +210,15 @@ def test_an_answer_above_the_timeout_is_an_answer_to_the_engine_and_beyond_what_
 
 def test_the_policy_decides_how_the_engine_follows() -> None:
     t = two_paths(1)
-    switches = {d: score([(course_of(t, TIMEOUT_MS), run_trace(t, Policy(dwell_ms=d)))], TIMEOUT_MS).switches
-                for d in (0, 1_000_000)}  # fmt: skip
-    assert switches[0] > switches[1_000_000]
+    quick, slow = (run_trace(t, Policy(dwell_ms=d, dwell_min_ms=0)).chosen for d in (0, 1_000_000))
+    assert (np.diff(quick) != 0).sum() >= (np.diff(slow) != 0).sum()
+    assert quick.tolist() != slow.tolist()
 
 
 def test_a_longer_step_in_the_policys_time_is_the_same_as_shorter_durations() -> None:
     t, p = two_paths(2), Policy()
-    whole = ("stale_after_ms", "dwell_ms", "heartbeat_ms", "prediction_every_ms", "prediction_horizon_ms")
+    whole = ("stale_after_ms", "dwell_ms", "dwell_min_ms", "heartbeat_ms", "prediction_every_ms", "prediction_horizon_ms",
+             "failback_delay_ms", "ejection_base_ms", "ejection_max_ms", "ejection_forgive_ms")  # fmt: skip
     durations = {f: getattr(p, f) / 5 for f in ("fast_tau_ms", "slow_tau_ms")}
     durations |= {f: getattr(p, f) // 5 for f in whole}
     scaled = run_trace(t, replace(p, **durations), step_policy_ms=1000)

@@ -8,7 +8,8 @@ to lose records when tables recover, to commit past what was not acknowledged, a
 * idempotent producer with acks=all, which Faust sets only in exactly_once mode;
 * a send that fails ends the process at once (`os._exit`): nothing may follow a lost record;
 * an exception in an agent would leave a living worker that consumes nothing: it ends the process instead;
-* each message is delivered by four tasks that race each other: while there is room and no rebalance, one call does;
+* it takes 100 us for each message: all that a fetch brought of a partition is one message to it;
+* it waits up to 1.5 s for partitions that are empty while others have records: fetches are short, queues just full;
 * reading back (snapshots, offsets that Faust skipped) goes through a plain consumer of ours: `seek` in Faust loses
   records.
 
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, NoReturn
 
 import faust
@@ -48,6 +49,8 @@ log = logging.getLogger("proxima")
 
 _EXIT_BUG: Final = 70  # EX_SOFTWARE: a supervisor starts us again
 _IDLE_S: Final = 0.02
+_TURN_RECORDS: Final = 10  # then the metronome, confirmations and commits have theirs
+_FETCH_WAIT_MS: Final = 50  # for a first record; meanwhile there is no other fetch
 _READ_DEADLINE_S: Final = 60.0
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
@@ -63,6 +66,7 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = Fa
         raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
     _tune_memory()
     worker = faust.Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
+    worker.spinner = None  # it sets every logger to DEBUG, for lines that nobody sees
     worker.execute_from_commandline()
     raise SystemExit(0)  # Faust has exited already
 
@@ -89,7 +93,7 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust
         topic_allow_declare=False,  # infra creates topics from the table
         topic_disable_leader=True,
         stream_wait_empty=False,
-        stream_buffer_maxsize=512,
+        stream_buffer_maxsize=16,
         consumer_auto_offset_reset="earliest",
         # Static membership: the same worker is back at once, without a rebalance.
         consumer_group_instance_id=f"{kafka.topic_prefix}{name}-{config.worker.name}",
@@ -111,22 +115,16 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust
 
     @app.agent(app.topic(*names, key_serializer="raw", value_serializer="raw", acks=False))
     async def take(stream: Any) -> None:
-        queue = stream.channel.queue
-        _Consumer.room = staticmethod(lambda: not queue.full())
         try:
             async for event in stream.noack().events():
-                message = event.message
-                async with turn:
-                    if message.generation_id != app.consumer_generation_id:
-                        continue  # fetched before a rebalance: whoever owns it now reads it again
-                    record = JournalRecord(
-                        message.partition,
-                        message.offset,
-                        round(message.timestamp * 1000),
-                        message.key,
-                        message.value or b"",  # a tombstone is no record of ours, and gets its dead letter
-                    )
-                    await stage.take(names[message.topic], record)
+                fetched, topic = event.message, names[event.message.topic]
+                for start in range(0, len(fetched.value), _TURN_RECORDS):
+                    async with turn:
+                        for record in fetched.value[start : start + _TURN_RECORDS]:
+                            if fetched.generation_id != app.consumer_generation_id or not app.flow_control.is_active():
+                                break  # fetched before a rebalance: whoever owns it now reads it again
+                            await stage.take(topic, _journal_record(record))
+                    await asyncio.sleep(0)
         except Exception as error:
             _die(error)
 
@@ -156,18 +154,30 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust
 
 
 class _Consumer(driver.Consumer):
-    """Faust's consumer, which delivers a message without a race when nothing could win it but the delivery."""
+    """Faust's consumer, to which all that a fetch brought of a partition is one message."""
 
-    room: Callable[[], bool] = staticmethod(lambda: False)  # whether the agent's queue takes one more
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
-        """Called for each message with (its delivery, the wait for a rebalance): 60 of a message's 100 us."""
-        if timeout is not None or self.suspend_flow.is_set() or not self.room():
-            return await super().wait_first(*coros, timeout=timeout)
-        delivery, rebalance = coros
-        rebalance.close()
-        await delivery
-        return None
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+        fetched = await super()._getmany(active_partitions, timeout)
+        return {tp: [records] for tp, records in fetched.items()}
+
+    def _to_message(self, tp: Any, record: Any) -> Any:
+        message = super()._to_message(tp, record[-1])
+        message.value = record
+        return message
+
+    def on_buffer_full(self, tp: Any) -> None:
+        """Nothing: a full queue holds up delivery. Faust would ask for other partitions alone, and wait for them."""
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Records that wait to be taken are not fetched again, so that a fetch may be for empty partitions alone.
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        return consumer
 
 
 def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[FailoverEngine]) -> Stage:
@@ -232,32 +242,30 @@ class FaustBroker:
 
     async def earliest(self, place: Place) -> int:
         async with self._reading:
-            reader, tp = await self._assigned(place)
+            reader, tp = await self._opened(), self._tp(place)
             return int((await reader.beginning_offsets([tp]))[tp])
 
     async def read(self, place: Place, first: int | None = None, end: int | None = None) -> Sequence[JournalRecord]:
         found: list[JournalRecord] = []
         async with self._reading:
-            reader, tp = await self._assigned(place)
+            reader, tp = await self._opened(), self._tp(place)
             start = (await reader.beginning_offsets([tp]))[tp]
             last = (await reader.end_offsets([tp]))[tp]
             first, end = max(start, first or 0), last if end is None else min(end, last)
             if first >= end:
                 return found
+            reader.assign([tp])
             reader.seek(tp, first)
             deadline_s = time.monotonic() + _READ_DEADLINE_S
             while await reader.position(tp) < end:
                 batch = await reader.getmany(tp, timeout_ms=500)
-                found += [
-                    JournalRecord(r.partition, r.offset, r.timestamp, r.key, r.value or b"")
-                    for r in batch.get(tp, [])
-                    if r.offset < end
-                ]
+                found += [_journal_record(r) for r in batch.get(tp, []) if r.offset < end]
                 if batch:
                     deadline_s = time.monotonic() + _READ_DEADLINE_S
                 elif time.monotonic() > deadline_s:
                     what = f"nothing could be read for {_READ_DEADLINE_S:.0f} s"
                     raise KafkaUnavailableError(what, where=f"{tp.topic}-{tp.partition}", do="is its leader alive?")
+            reader.unsubscribe()  # what is assigned is fetched, wanted or not
         return found
 
     async def close(self) -> None:
@@ -268,7 +276,7 @@ class FaustBroker:
     def _tp(self, place: Place) -> TopicPartition:
         return TopicPartition(self._prefix + place.topic, place.partition)
 
-    async def _assigned(self, place: Place) -> tuple[AIOKafkaConsumer, TopicPartition]:
+    async def _opened(self) -> AIOKafkaConsumer:
         if self._reader is None:
             self._reader = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap.split(","),
@@ -278,9 +286,7 @@ class FaustBroker:
                 fetch_max_wait_ms=20,  # reading back ends at a partition's end, and must not wait there for more
             )
             await self._reader.start()
-        tp = self._tp(place)
-        self._reader.assign([tp])
-        return self._reader, tp
+        return self._reader
 
     def _describe(self) -> dict[str, tuple[str, int]]:
         """Id and partitions of every topic in the table; a missing one is said now, for a send to it never returns."""
@@ -306,6 +312,11 @@ class FaustBroker:
             what = f"topics {', '.join(sorted(missing))} do not exist"
             raise KafkaUnavailableError(what, where=self._bootstrap, do="run `proxima topics create`")
         return found
+
+
+def _journal_record(record: Any) -> JournalRecord:
+    # A tombstone is no record of ours, and gets its dead letter.
+    return JournalRecord(record.partition, record.offset, record.timestamp, record.key, record.value or b"")
 
 
 def _end_if_failed(future: asyncio.Future[object]) -> None:

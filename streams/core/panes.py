@@ -78,28 +78,39 @@ class Flush:
 
     def condense(self) -> tuple[dict[str, PathPanes], list[Rejected]]:
         """The panes of each primary, primaries in the order of their first message, and the messages left out."""
-        rejected = self._reject() if self._messages else []
-        return (self._panes() if self._messages else {}), rejected
+        if not self._messages:
+            return {}, []
+        columns = self._joined()
+        rejected = self._reject(columns)
+        if rejected:
+            columns = self._joined()
+        return (self._panes(columns) if self._messages else {}), rejected
 
-    def _joined(self, name: str) -> Array:
-        """One column of all messages."""
-        return np.frombuffer(b"".join([getattr(batch, name) for batch in self._batches]), ProbeBatch.COLUMNS[name])
+    def _joined(self) -> dict[str, Array]:
+        """The columns of all messages, which may be written to."""
+        return {
+            name: np.frombuffer(bytearray().join([getattr(batch, name) for batch in self._batches]), dtype)
+            for name, dtype in ProbeBatch.COLUMNS.items()
+            if name != "code"
+        }
 
-    def _columns(self) -> Array:
+    def _rows_of_messages(self) -> Array:
         """(5, messages): the fields of `_messages`."""
         return np.array(self._messages, np.int64).T
 
-    def _reject(self) -> list[Rejected]:
+    def _reject(self, columns: dict[str, Array]) -> list[Rejected]:
         """Drop messages with a bad sample: whole, for an agent that sends one cannot be believed about the rest."""
-        _, number, probes, started, appended = self._columns()
+        _, number, probes, started, appended = self._rows_of_messages()
         starts = np.cumsum(probes) - probes
         names = list(self._names)
-        offset, rtt, outcome = self._joined("sent_offset_ms"), self._joined("rtt_ms"), self._joined("outcome")
+        offset, rtt, outcome = columns["sent_offset_ms"], columns["rtt_ms"], columns["outcome"]
         # NaN compares false: an answered probe needs a time, any other may have none.
-        sensible = np.where(outcome == Outcome.ANSWERED, (rtt > 0) & (rtt < RTT_MS_MAX), np.isnan(rtt))
+        answered = outcome == Outcome.ANSWERED
+        sensible = ((rtt > 0) & (rtt < RTT_MS_MAX)) == answered
+        sensible &= np.isnan(rtt) != answered
         latest = np.minimum(appended + self._ahead_ms - started, SENT_OFFSET_MS_MAX)
-        good = np.maximum.reduceat(self._joined("target_index"), starts) < _lengths(n.targets for n in names)[number]
-        good &= np.maximum.reduceat(self._joined("method_index"), starts) < _lengths(n.methods for n in names)[number]
+        good = np.maximum.reduceat(columns["target_index"], starts) < _lengths(n.targets for n in names)[number]
+        good &= np.maximum.reduceat(columns["method_index"], starts) < _lengths(n.methods for n in names)[number]
         good &= np.maximum.reduceat(outcome, starts) < OUTCOMES
         good &= (np.minimum.reduceat(offset, starts) >= 0) & (np.maximum.reduceat(offset, starts) <= latest)
         good &= np.logical_and.reduceat(sensible, starts)
@@ -132,46 +143,51 @@ class Flush:
         detail = "rtt_ms must be above 0 and below 65536 where a probe was answered, and NaN where it was not"
         return Rejected(offset, Reason.OUT_OF_RANGE, detail)
 
-    def _panes(self) -> dict[str, PathPanes]:
+    def _panes(self, columns: dict[str, Array]) -> dict[str, PathPanes]:
         paths = _PathTable(list(self._names))
-        _, number, probes, started, _ = self._columns()
-        path = self._joined("target_index").astype(np.int64)
+        _, number, probes, started, _ = self._rows_of_messages()
+        path = np.repeat(paths.first[number], probes)
         if paths.methods.max() > 1:
-            path *= np.repeat(paths.methods[number], probes)
-            path += self._joined("method_index")
-        path += np.repeat(paths.first[number], probes)
-        pane, pane_first = self._pane_numbers(started, probes)
-        row, row_path, row_pane = _rows(paths.unique[path], pane, len(paths.keys))
-        count = len(row_path)
+            path += np.repeat(paths.methods[number], probes) * columns["target_index"]
+            path += columns["method_index"]
+        else:
+            path += columns["target_index"]
+        if len(paths.keys) < len(paths.unique):
+            path = paths.unique[path]
+        pane, pane_first = self._pane_numbers(started, probes, columns["sent_offset_ms"])
+        row, row_path, row_pane, sent = _rows(path, pane, len(paths.keys))
+        rows = len(sent)
 
-        outcome, rtt = self._joined("outcome"), self._joined("rtt_ms")
-        answered = outcome == Outcome.ANSWERED
-        outcomes = np.zeros((count, OUTCOMES), np.int64)
-        if not answered.all():
-            failed = ~answered
+        outcome, rtt = columns["outcome"], columns["rtt_ms"]
+        outcomes = np.zeros((rows, OUTCOMES), np.int64)
+        failed = np.flatnonzero(outcome != Outcome.ANSWERED)
+        if len(failed):
             failures = row[failed] * OUTCOMES + outcome[failed]
-            outcomes = np.bincount(failures, minlength=count * OUTCOMES).reshape(-1, OUTCOMES)
-            row, rtt = row[answered], rtt[answered]
-        outcomes[:, Outcome.ANSWERED] = np.bincount(row, minlength=count)
-        least = np.full(count, np.float32(RTT_MS_MAX))
+            outcomes = np.bincount(failures, minlength=rows * OUTCOMES).reshape(-1, OUTCOMES)
+            # Cheaper than to leave them out: a row behind all others, which is cut off.
+            row[failed], rtt[failed] = rows, 1.0
+        outcomes[:, Outcome.ANSWERED] = sent - outcomes.sum(axis=1)
+        least = np.full(rows + 1, np.float32(RTT_MS_MAX))
         np.minimum.at(least, row, rtt)
         condensed = {
             "pane_at_ms": (row_pane + pane_first) * self._pane_ms,
             "outcomes": outcomes,
-            "rtt_sum_us": np.bincount(row, weights=_whole_us(rtt), minlength=count),
-            "rtt_min_us": np.where(outcomes[:, Outcome.ANSWERED] > 0, _whole_us(least), 0),
+            "rtt_sum_us": np.bincount(row, weights=_whole_us(rtt), minlength=rows + 1)[:rows],
+            "rtt_min_us": np.where(outcomes[:, Outcome.ANSWERED] > 0, _whole_us(least[:rows]), 0),
             **_histogram(row, rtt, least),
         }
         return paths.by_primary(row_path, condensed, self._pane_ms)
 
-    def _pane_numbers(self, started: Array, probes: Array) -> tuple[Array, int]:
+    def _pane_numbers(self, started: Array, probes: Array, sent_offset_ms: Array) -> tuple[Array, int]:
         """(samples,) number of each sample's pane, from 0, and the absolute number of pane 0."""
         start_pane = started // self._pane_ms
         first = int(start_pane.min())
         into_pane = np.repeat((started - start_pane * self._pane_ms).astype(np.float64), probes)
-        into_pane += self._joined("sent_offset_ms")
+        into_pane += sent_offset_ms
         into_pane /= self._pane_ms
-        return np.repeat(start_pane - first, probes) + into_pane.astype(np.int64), first
+        pane = into_pane.astype(np.int64)
+        pane += np.repeat(start_pane - first, probes)
+        return pane, first
 
 
 def _lengths(lists: Iterable[tuple[str, ...]]) -> Array:
@@ -185,8 +201,8 @@ def _whole_us(rtt_ms: Array) -> Array:
     return np.rint(us, out=us)
 
 
-def _rows(path: Array, pane: Array, paths: int) -> tuple[Array, Array, Array]:
-    """Row of each sample, and path and pane of each row; rows in order of pane, then path.
+def _rows(path: Array, pane: Array, paths: int) -> tuple[Array, Array, Array, Array]:
+    """Row of each sample, and path, pane and number of samples of each row; rows in order of pane, then path.
 
     In this order the samples of a message lie in neighbouring rows, which the caches like.
     """
@@ -194,44 +210,48 @@ def _rows(path: Array, pane: Array, paths: int) -> tuple[Array, Array, Array]:
     key = pane * paths
     key += path
     if paths * panes <= 4 * len(key) + 65_536:
-        present = np.bincount(key, minlength=paths * panes) > 0
-        found = np.flatnonzero(present)
-        row = key if len(found) == len(present) else (np.cumsum(present) - 1)[key]
+        sent = np.bincount(key, minlength=paths * panes)
+        found = np.flatnonzero(sent)
+        row = key if len(found) == len(sent) else (np.cumsum(sent > 0) - 1)[key]
+        sent = sent[found]
     else:  # a long backlog, or clocks apart: few of the possible rows exist
-        found, row = np.unique(key, return_inverse=True)
-    return row, found % paths, found // paths
+        found, row, sent = np.unique(key, return_inverse=True, return_counts=True)
+    return row, found % paths, found // paths, sent
 
 
 def _histogram(row: Array, rtt_ms: Array, least_ms: Array) -> dict[str, Array]:
-    """`buckets` (rows,), and `bucket`, `bucket_count` (entries,) in order of row, then bucket.
+    """`buckets` (rows,), and `bucket`, `bucket_count` (entries,) in order of row, then bucket; without the last row.
 
-    Counted in a dense table of the buckets above each row's least one, as wide as needed and as the samples pay for;
-    what lies beyond (a path's outliers) is sorted, which costs ten times as much a sample.
+    Counted in a table of each row's buckets, from its least to its greatest or as far as the samples pay for it; what
+    lies beyond (a path's outliers) is sorted, which costs ten times as much a sample.
     """
     rows = len(least_ms)
+    most_ms = np.zeros(rows, np.float32)
+    np.maximum.at(most_ms, row, rtt_ms)
     lowest = _bucket(least_ms)
-    bucket = _bucket(rtt_ms)
-    above = bucket - lowest[row]
-    widest = int(above.max(initial=0)).bit_length()
-    width = 1 << min(widest, max(5, (4 * len(row) // rows).bit_length()))
-    near = above < width
-    if near.all():
-        far_key = far_count = np.empty(0, np.int64)
-    else:
-        far = ~near
-        far_key, far_count = np.unique(row[far] * BUCKETS + bucket[far], return_counts=True)
-        row, above = row[near], above[near]
-    table = np.bincount(row * width + above, minlength=rows * width)
-    near_key = np.flatnonzero(table)
-    key = near_key // width * BUCKETS + lowest[near_key // width] + near_key % width
-    count = table[near_key]
+    buckets = np.maximum(_bucket(most_ms) + 1 - lowest, 0)  # none where nothing was answered
+    width = np.minimum(buckets, max(32, 4 * len(row) // rows))
+    ends = np.cumsum(width)
+    shift = ends - width - lowest
+    place = shift[row]
+    place += _bucket(rtt_ms)
+    far_key = far_count = np.empty(0, np.int64)
+    if (width < buckets).any():
+        far = place >= ends[row]
+        far_key, far_count = np.unique(row[far] * BUCKETS + _bucket(rtt_ms[far]), return_counts=True)
+        place = place[~far]
+    table = np.bincount(place, minlength=ends[-1])[: ends[-2]]
+    near = np.flatnonzero(table)
+    entry_row = np.repeat(np.arange(rows), width)[near]
+    bucket, count = near - shift[entry_row], table[near]
     if len(far_key):
-        key, count = np.concatenate((key, far_key)), np.concatenate((count, far_count))
+        key = np.concatenate((entry_row * BUCKETS + bucket, far_key))
         order = np.argsort(key)
-        key, count = key[order], count[order]
+        entry_row, bucket = np.divmod(key[order], BUCKETS)
+        count = np.concatenate((count, far_count))[order]
     return {
-        "buckets": np.bincount(key // BUCKETS, minlength=rows),
-        "bucket": key % BUCKETS,
+        "buckets": np.bincount(entry_row, minlength=rows - 1),
+        "bucket": bucket,
         "bucket_count": count,
     }
 

@@ -4,6 +4,9 @@ A backlog of `SAMPLES` samples (24 agents, 20 targets each, a batch a second of 
 yardstick is a bare confluent-kafka consumer that decodes, gathers and condenses by the same rule, and sends nothing.
 The worker is `proxima worker --stages intake`: it also sends every flush, has it confirmed, and commits. Its rate is
 read from the journal itself: append times of its first and last whole flush, and the samples in between.
+
+Everything is done `ROUNDS` times on one broker, on new topics, and every round is printed. The last one is the figure:
+until the third, the broker takes the cores for compiling itself (0.07, 0.05, 0.03 CPU seconds a million samples).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from schemas.topics import PARTITIONS
 from streams.core.panes import Flush
 
 SAMPLES = int(os.environ.get("PROXIMA_BENCH_SAMPLES", "20000000"))
+ROUNDS = int(os.environ.get("PROXIMA_BENCH_ROUNDS", "3"))
 _AGENTS = 24
 _FILL_SAMPLES_A_SECOND = 1_500_000
 _TARGETS = [f"region-{i}" for i in range(20)]
@@ -38,14 +42,16 @@ _TARGETS = [f"region-{i}" for i in range(20)]
 
 def run() -> Iterator[dict[str, Any]]:
     logs = Path(tempfile.mkdtemp(prefix="proxima-bench-"))
-    for probes in (600, 4000):
-        with KafkaCluster.start(nodes=1, log_dir=logs, java_options=("-Xmx1g", "-XX:+UseSerialGC")) as cluster:
-            create_topics(cluster.bootstrap)
-            sent = _fill(cluster.bootstrap, probes)
-            yardstick = _bare(cluster.bootstrap, sent)
-            worker = _worker(cluster, logs)
+    with KafkaCluster.start(nodes=1, log_dir=logs, java_options=("-Xmx1g", "-XX:+UseSerialGC")) as cluster:
+        for number, probes in ((n, probes) for n in range(1, ROUNDS + 1) for probes in (600, 4000)):
+            prefix = f"round-{number}-{probes}-"
+            create_topics(cluster.bootstrap, prefix=prefix)
+            sent = _fill(cluster.bootstrap, prefix, probes)
+            yardstick = _bare(cluster.bootstrap, prefix, sent)
+            worker = _worker(cluster, prefix, logs)
             assert worker["samples"] == sent, f"{worker['samples']} of {sent} samples are in the journal"
             yield {
+                "round": number,
                 "samples_a_message": probes,
                 "samples": sent,
                 "worker_samples_a_second": round(worker["rate"]),
@@ -57,7 +63,7 @@ def run() -> Iterator[dict[str, Any]]:
             }
 
 
-def _fill(bootstrap: str, probes: int) -> int:
+def _fill(bootstrap: str, prefix: str, probes: int) -> int:
     """A backlog as agents leave it behind after an outage; returns how many samples."""
     random = np.random.default_rng(1)
     producer = Producer(
@@ -98,7 +104,7 @@ def _fill(bootstrap: str, probes: int) -> int:
             )
             while True:
                 try:
-                    producer.produce("probe-samples", key=f"agent-{agent}", value=encode(record))
+                    producer.produce(f"{prefix}probe-samples", key=f"agent-{agent}", value=encode(record))
                     break
                 except BufferError:
                     producer.poll(0.05)
@@ -114,7 +120,7 @@ def _fill(bootstrap: str, probes: int) -> int:
     return batches * _AGENTS * probes
 
 
-def _bare(bootstrap: str, samples: int) -> float:
+def _bare(bootstrap: str, prefix: str, samples: int) -> float:
     """Samples a second of the core code fed by confluent-kafka: flushes by the same rule, nothing sent."""
     config = Intake()
     consumer = Consumer(
@@ -127,7 +133,7 @@ def _bare(bootstrap: str, samples: int) -> float:
             "fetch.message.max.bytes": 8_000_000,
         }
     )
-    consumer.assign([TopicPartition("probe-samples", p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
+    consumer.assign([TopicPartition(f"{prefix}probe-samples", p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
     flushes: dict[int, tuple[Flush, int]] = {}
     taken, started_s = 0, None
     while taken < samples:
@@ -156,10 +162,10 @@ def _bare(bootstrap: str, samples: int) -> float:
     return rate
 
 
-def _worker(cluster: KafkaCluster, logs: Path) -> dict[str, float]:
-    env = {"PROXIMA_KAFKA__BOOTSTRAP": cluster.bootstrap}
+def _worker(cluster: KafkaCluster, prefix: str, logs: Path) -> dict[str, float]:
+    env = {"PROXIMA_KAFKA__BOOTSTRAP": cluster.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": prefix}
     command = [sys.executable, "-m", "infra.cli", "worker", "--stages", "intake"]
-    committed = _Committed(cluster.bootstrap)
+    committed = _Committed(cluster.bootstrap, prefix)
     broker = psutil.Process(next(iter(cluster.pids.values())))
     with ChildProcess.start(command, name="intake", log_path=logs / "intake.log", env=env) as child:
         process = psutil.Process(child.pid)
@@ -168,7 +174,7 @@ def _worker(cluster: KafkaCluster, logs: Path) -> dict[str, float]:
         before, broker_before = process.cpu_times(), broker.cpu_times()
         wait_until(lambda: committed.share() >= 1, 300, "the whole backlog", children=[child], poll_s=0.05)
         after, broker_after = process.cpu_times(), broker.cpu_times()
-    journal = _Journal(cluster.bootstrap)  # read only now: it would compete for the cores
+    journal = _Journal(cluster.bootstrap, prefix)  # read only now: it would compete for the cores
     millions = journal.samples * (1 - share) / 1e6
     return {
         "rate": journal.rate(),
@@ -182,9 +188,9 @@ def _worker(cluster: KafkaCluster, logs: Path) -> dict[str, float]:
 class _Committed:
     """How much of `probe-samples` the worker has committed."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "proxima-intake"})
-        self._places = [TopicPartition("probe-samples", p) for p in range(PARTITIONS)]
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}proxima-intake"})
+        self._places = [TopicPartition(f"{prefix}probe-samples", p) for p in range(PARTITIONS)]
         # Taken before the worker's metronome adds Ticks.
         self._end = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._places}
 
@@ -197,9 +203,9 @@ class _Committed:
 class _Journal:
     """What the worker has put into `observations`: (append time, samples) a flush."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, prefix: str) -> None:
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-journal", "enable.auto.commit": False})
-        places = [TopicPartition("observations", p, OFFSET_BEGINNING) for p in range(PARTITIONS)]
+        places = [TopicPartition(f"{prefix}observations", p, OFFSET_BEGINNING) for p in range(PARTITIONS)]
         left = sum(consumer.get_watermark_offsets(p, timeout=10)[1] for p in places)
         consumer.assign(places)
         self.flushes: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])

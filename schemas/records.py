@@ -233,7 +233,7 @@ class Policy:
     heartbeat_ms: int = 10000
     publish_score_delta_ratio: float = 0.1
     publish_ranks: int = 10
-    prediction_every_ms: int = 5000
+    prediction_every_ms: int = 10000
     prediction_horizon_ms: int = 30000
     disruption_loss_ratio: float = 0.5
     disruption_latency_ratio: float = 1.5

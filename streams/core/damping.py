@@ -33,7 +33,7 @@ class Damping:
 
     def observe(self, dead: Array, policy: Policy, now_ms: int) -> Array | None:
         """Take in who is dead now; returns (targets,) bool: ejected; None: nobody."""
-        if not (dead.any() or self.dead.any() or self.failures.any()):
+        if not (np.count_nonzero(dead) or np.count_nonzero(self.dead) or np.count_nonzero(self.failures)):
             return None
         failed, recovered = dead & ~self.dead, self.dead & ~dead
         self.failures = self.failures + failed
@@ -51,7 +51,7 @@ class Damping:
 
     def waits(self, eligible: Array, policy: Policy, now_ms: int) -> Array | None:
         """(targets,) bool: eligible, and held back by the failback policy; None: nobody."""
-        if not self.left.any():
+        if not np.count_nonzero(self.left):
             return None
         again = np.where(self.good_since_ms < 0, now_ms, self.good_since_ms)
         self.good_since_ms = np.where(eligible & self.left, again, -1)

@@ -103,7 +103,7 @@ class Paths:
             return
         outcomes = rows["outcomes"]
         failed = outcomes[:, Outcome.TIMED_OUT] + outcomes[:, Outcome.REFUSED] + outcomes[:, Outcome.UNREACHABLE]
-        own = np.where(_silent_everywhere(rows, failed), 0, failed) if failed.any() else failed
+        own = np.where(_silent_everywhere(rows, failed), 0, failed) if np.count_nonzero(failed) else failed
         heard_ms = observed_ms - np.maximum(0, now_ms - (rows["pane_at_ms"] + panes.pane_ms))
         taus_ms = np.array([[policy.fast_tau_ms], [LOSS_TAUS * policy.fast_tau_ms], [policy.slow_tau_ms]])
         rows |= {"view": view, "failed": failed, "own": own, "heard_ms": heard_ms}
@@ -122,7 +122,7 @@ class Paths:
         c["answered_pane_at_ms"][view] = answered_at
         begun = own
         runs = np.array((c["unanswered_run"][view], c["shared_run"][view]))
-        if failed.any() or runs.any():
+        if np.count_nonzero(failed) or np.count_nonzero(runs):
             probed = heard | (failed > 0)
             # A pane without an answer, after another without one, continues an episode.
             continues = ~heard & (runs.sum(axis=0) > 0) & (at > answered_before)
@@ -146,7 +146,7 @@ class Paths:
         )  # fmt: skip
         fade = np.exp((newest - newest_before) / -taus_ms)
         late_ms = newest - at
-        if late_ms.any():
+        if np.count_nonzero(late_ms):
             values *= np.exp(late_ms / -taus_ms)[_TAU]
         self.sums[:, view] = self.sums[:, view] * fade[_TAU] + values
         self._vary(rows, newest, late_ms, taus_ms, fade[2])
@@ -157,7 +157,7 @@ class Paths:
         window = newest // length_ms
         moved = window - c["window"][view]
         least, least_before = c["least_ms"][view], c["least_before_ms"][view]
-        if moved.any():
+        if np.count_nonzero(moved):
             least_before = np.where(moved == 1, least, np.where(moved > 1, np.inf, least_before))
             least = np.where(moved > 0, np.inf, least)
             c["window"][view], c["least_before_ms"][view] = window, least_before
@@ -241,9 +241,10 @@ class Paths:
         names = (tuple(panes.agents), tuple(panes.targets))
         table = self._tables.get(names)
         pair = rows["agent_index"].astype(np.int64) * len(panes.targets) + rows["target_index"]
-        if table is None or (table[pair] == _UNKNOWN).any():
-            table = self._table(names, np.unique(pair), targets)
-        return table[pair]
+        view = None if table is None else table[pair]
+        if view is None or np.count_nonzero(view == _UNKNOWN):
+            view = self._table(names, np.unique(pair), targets)[pair]
+        return view
 
     def _table(self, names: tuple[tuple[str, ...], tuple[str, ...]], used: Array, targets: dict[str, int]) -> Array:
         agents, regions = names

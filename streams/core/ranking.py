@@ -41,13 +41,13 @@ DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, DOWN))
 class Ranked:
     """Candidates of a primary at a moment, in the configuration's order; `order` indexes them, best first.
 
-    Arrays are (regions,) but `score`, `network` and `baseline` are rounded to 6 digits, as they are compared and said.
+    Arrays are (regions,). What is compared or published is rounded to 6 digits: `score` at once, the rest when asked.
     """
 
     regions: list[str]
     score: Array
-    baseline: Array
-    network: Array
+    exact_baseline: Array
+    log_network: Array
     reasons: list[str | None]
     eligible: Array
     order: Array
@@ -67,9 +67,19 @@ class Ranked:
         return order_confidence(self.order, self.eligible, self.score, self.error)
 
     @cached_property
+    def baseline(self) -> Array:
+        """(regions,) in (0, 1], rounded."""
+        return significant(self.exact_baseline)
+
+    @cached_property
+    def network(self) -> Array:
+        """(regions,) in (0, 1], rounded."""
+        return significant(np.exp(self.log_network))
+
+    @cached_property
     def contributions(self) -> dict[str, Array]:
         """(regions,) logarithm of each factor, rounded; they sum to that of the score."""
-        baseline = self.policy.baseline_exponent * np.log(self.baseline)
+        baseline = self.policy.baseline_exponent * np.log(self.exact_baseline)
         rows = significant(np.vstack((baseline, self.parts.contributions, self.parts.uncertainty)))
         return dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
 
@@ -152,7 +162,7 @@ def rank(
     parts = network_weight(measured, injected, metrics.confidence, policy, scale or Scale.of(policy))
     log_network = parts.contributions.sum(axis=0) + parts.uncertainty
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
-    score, network, shown_baseline = significant(np.array((np.exp(log_score), np.exp(log_network), baseline)))
+    score = significant(np.exp(log_score))
     fresh = _fresh(metrics, policy)
     gates = {
         UNKNOWN_REGION: ~known,
@@ -164,7 +174,7 @@ def rank(
         STALE: ~fresh & ~np.isnan(metrics.age_ms),
         NO_DATA: np.isnan(metrics.age_ms),
     }
-    closed = {name: gate for name, gate in gates.items() if gate is not None and gate.any()}
+    closed = {name: gate for name, gate in gates.items() if gate is not None and np.count_nonzero(gate)}
     reasons = np.full(len(regions), None, object)
     eligible, dead = np.ones(len(regions), bool), np.zeros(len(regions), bool)
     for name, gate in reversed(closed.items()):
@@ -176,8 +186,8 @@ def rank(
     return Ranked(
         regions=regions,
         score=score,
-        baseline=shown_baseline,
-        network=network,
+        log_network=log_network,
+        exact_baseline=baseline,
         reasons=reasons.tolist(),
         eligible=eligible,
         order=np.lexsort((names, -score, dead, ~eligible)),
@@ -194,9 +204,10 @@ def _fresh(metrics: PathMetrics, policy: Policy) -> Array:
 
 
 def _mode(fresh: Array, eligible: Array, policy: Policy) -> Mode:
-    if not fresh.any() or fresh.mean() < policy.fresh_ratio_min:
+    found = np.count_nonzero(fresh)
+    if not found or found < policy.fresh_ratio_min * len(fresh):
         return Mode.THIN
-    return Mode.PANIC if eligible.sum() < policy.eligible_min else Mode.NORMAL
+    return Mode.PANIC if np.count_nonzero(eligible) < policy.eligible_min else Mode.NORMAL
 
 
 def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
@@ -215,7 +226,7 @@ def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
 
 
 def _or_none(column: Array) -> list[float | None]:
-    if np.isfinite(column).all():
+    if np.count_nonzero(np.isfinite(column)) == len(column):
         return column.tolist()  # type: ignore[no-any-return]
     found = column.astype(object)
     found[~np.isfinite(column)] = None

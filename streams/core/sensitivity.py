@@ -60,14 +60,13 @@ def flips(order: Array, eligible: Array, log_score: Array, network: NetworkWeigh
     with np.errstate(divide="ignore", invalid="ignore"):
         size = lacking / network.gain  # of the impairment; infinite where nobody knows the metric
     size = np.where(size <= np.nan_to_num(network.impairment), size, np.inf)
-    smallest = size.argmin(axis=0)
-    change = size[smallest, np.arange(len(order))]
-    able = eligible & np.isfinite(change)
+    smallest, path = size.argmin(axis=0), np.arange(len(order))
+    able = eligible & np.isfinite(size[smallest, path])
     able[order[0]] = False
-    for row, metric in enumerate(METRICS):
-        mine = np.flatnonzero(able & (smallest == row))
-        to = network.scale.at_impairment(row, network.impairment[row, mine] - change[mine])
-        before, after = significant(np.stack((network.values[row, mine], to))).tolist()
-        for i, from_value, to_value in zip(mine.tolist(), before, after, strict=True):
-            found[i] = Flip(metric, from_value, to_value)
+    metric, path = smallest[able], path[able]
+    with np.errstate(invalid="ignore"):
+        to = network.scale.at_impairment(network.impairment - size)
+    values = significant(np.array((network.values[metric, path], to[metric, path]))).tolist()
+    for i, row, before, after in zip(path.tolist(), metric.tolist(), *values, strict=True):
+        found[i] = Flip(METRICS[row], before, after)
     return found

@@ -66,4 +66,4 @@ def changes(before: Shown, now: Shown, policy: Policy) -> list[Event]:
 
 
 def _moved(before: Array, now: Array, policy: Policy) -> bool:
-    return bool((np.abs(now - before) > policy.publish_score_delta_ratio * before).any())
+    return bool(np.count_nonzero(np.abs(now - before) > policy.publish_score_delta_ratio * before))

@@ -59,7 +59,7 @@ def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> P
     suspect, world = _suspects(agent, len(paths.agents), reports, silent_at_all)
     # What an agent lost together with all the rest is held against a path only if it was the world.
     silent = silent_at_all if world else reports & (c["unanswered_run"] >= policy.down_after_probes)
-    some_suspect = bool(suspect.any())
+    some_suspect = np.count_nonzero(suspect) > 0
     believed = reports & ~suspect[agent] if some_suspect else reports
 
     reporting = np.bincount(target, believed, targets)
@@ -67,7 +67,7 @@ def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> P
     heard = np.full(targets, -np.inf)
     np.maximum.at(heard, target, heard_at)
     counts = believed
-    if not trusted.all():
+    if np.count_nonzero(trusted) < targets:
         # Of a target that nobody believed reports, the last that was heard is kept: its average did not change since.
         lately = np.isfinite(heard_at) & (
             np.where(np.isfinite(heard), heard, 0)[target] - heard_at <= policy.stale_after_ms
@@ -75,7 +75,7 @@ def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> P
         counts = np.where(trusted[target], believed, lately)
     unanswered: Array = np.zeros(targets)
     vetoed: Array = np.zeros(targets, bool)
-    if silent.any():
+    if np.count_nonzero(silent):
         unanswered = np.bincount(target, silent & believed, targets)
         must = np.array([a in policy.must_be_healthy for a in paths.agents])[agent]
         vetoed = np.bincount(target, silent & believed & must, targets) > 0
@@ -126,7 +126,7 @@ def _suspects(agent: Array, agents: int, reports: Array, silent: Array) -> tuple
     """(agents,) bool: gets no answer from any of several targets, or fell silent beside others; and: all of several."""
     reporting = np.bincount(agent, weights=reports, minlength=agents)
     alive = reporting > 0
-    if not silent.any():
+    if not np.count_nonzero(silent):
         return ~alive & alive.any(), False
     unanswered = np.bincount(agent, weights=silent, minlength=agents)
     gone = (reporting >= 2) & (unanswered == reporting)

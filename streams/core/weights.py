@@ -50,12 +50,11 @@ class Scale:
         """(metrics, paths) in [0, 1] of the metrics' values; NaN stays NaN."""
         return np.minimum(np.maximum((_straight(values) - self._zero) * self._slope, 0.0), 1.0)  # type: ignore[no-any-return]
 
-    def at_impairment(self, row: int, impairments: Array) -> Array:
-        """Values of one metric at these impairments: the inverse of `impairment` between good and bad."""
-        good, bad = float(self.good[row, 0]), float(self.bad[row, 0])
-        if row == _LINEAR:
-            return good + impairments * (bad - good)
-        return good * (bad / good) ** impairments
+    def at_impairment(self, impairments: Array) -> Array:
+        """(metrics, paths) values at these impairments: the inverse of `impairment` between good and bad."""
+        found = self.good * (self.bad / self.good) ** impairments
+        found[_LINEAR] = self.good[_LINEAR] + impairments[_LINEAR] * (self.bad[_LINEAR] - self.good[_LINEAR])
+        return found
 
 
 def _straight(values: Array) -> Array:

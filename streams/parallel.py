@@ -14,7 +14,9 @@ from __future__ import annotations
 import io
 import multiprocessing
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice, pairwise
 from multiprocessing.connection import Connection
 from typing import Final
@@ -25,6 +27,7 @@ from streams.journal import JournalRecord, append, records_of
 from streams.replay import Replay
 
 _CHUNK_RECORDS: Final = 5000
+_END: Final = b"end"  # no share: those begin with a number of 4 bytes
 _OUTPUT: Final = struct.Struct("<III I")  # number of the record in its chunk, then lengths: topic, key, value
 
 
@@ -37,6 +40,7 @@ class ParallelReplay:
     def __init__(self, replay: Replay, processes: int, topics: Sequence[str]) -> None:
         self.records = 0
         self._share: dict[int, int] = {}  # partition -> process
+        self._load = [0] * processes  # records of a chunk that each process has
         context = multiprocessing.get_context("fork")  # the engine may be a class that no other process could import
         self._ends: list[Connection] = []
         self._children = []
@@ -72,8 +76,12 @@ class ParallelReplay:
     def _next(self, source: Iterator[JournalRecord]) -> tuple[list[JournalRecord], list[bytes]]:
         chunk = list(islice(source, _CHUNK_RECORDS))
         shares = [io.BytesIO() for _ in self._ends]
+        # Partitions not seen before go, the busiest first, to whoever has least to do.
+        for partition, count in Counter(r.partition for r in chunk if r.partition not in self._share).most_common():
+            self._share[partition] = self._load.index(min(self._load))
+            self._load[self._share[partition]] += count
         for number, record in enumerate(chunk):
-            to = self._share.setdefault(record.partition, len(self._share) % len(self._ends))
+            to = self._share[record.partition]
             shares[to].write(number.to_bytes(4, "little"))
             append(shares[to], record)
         return chunk, [share.getvalue() for share in shares]
@@ -83,6 +91,9 @@ class ParallelReplay:
 
     def __exit__(self, *_: object) -> None:
         for end in self._ends:
+            # Said, for a closed end would not be noticed: those started later hold copies of it.
+            with suppress(OSError):
+                end.send_bytes(_END)
             end.close()
         for child in self._children:
             child.join(5)
@@ -94,6 +105,8 @@ def _work(there: Connection, replay: Replay, topics: frozenset[str]) -> None:
         try:
             share = there.recv_bytes()
         except (EOFError, KeyboardInterrupt):
+            return
+        if share == _END:
             return
         answer = io.BytesIO()
         for number, record in records_of(share):

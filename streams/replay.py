@@ -82,6 +82,15 @@ class Replay:
 _ROUND_RECORDS = 20_000
 
 
+def without_weights(engine: type[FailoverEngine]) -> type[FailoverEngine]:
+    """The same engine, which decides the same and does not publish every path at every tick."""
+
+    class WithoutWeights(engine):  # type: ignore[misc, valid-type]
+        says_weights = False
+
+    return WithoutWeights
+
+
 def pace_s(first_at_ms: int, appended_at_ms: int, speed: float, elapsed_s: float) -> float:
     """Seconds to wait so that journal time since the first record passes `speed` times as fast as `elapsed_s`."""
     return max(0.0, (appended_at_ms - first_at_ms) / 1000 / speed - elapsed_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from schemas.config import ClientConfig
     from schemas.records import Snapshot
     from streams.journal import JournalRecord
+    from streams.parallel import ParallelReplay
     from streams.replay import Replay
 
 _TIME_HELP = "ISO 8601, Unix milliseconds, or back from now: -2h."
@@ -66,6 +69,9 @@ def replay(
     as_json: AsJson = False,
     tick_ms: Annotated[int, typer.Option(min=100, help="As in the worker's [decide].")] = 1000,
     phase_ms: Annotated[int, typer.Option(min=0, help="As in the worker's [decide].")] = 300,
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Fold in so many processes, each some partitions; else one a core.")
+    ] = os.cpu_count() or 1,
     prefix: Prefix = None,
     bootstrap: Bootstrap = None,
     config: ConfigFile = None,
@@ -89,7 +95,8 @@ def replay(
     from infra.shadow import engine_under  # noqa: PLC0415
     from schemas.topics import TOPICS  # noqa: PLC0415
     from streams.core.engine import FailoverEngine  # noqa: PLC0415
-    from streams.replay import Replay  # noqa: PLC0415
+    from streams.parallel import ParallelReplay  # noqa: PLC0415
+    from streams.replay import Replay, without_weights  # noqa: PLC0415
 
     if topic not in TOPICS:
         raise typer.BadParameter(f"{topic!r} is none of {', '.join(TOPICS)}", param_hint="--topic")
@@ -98,38 +105,53 @@ def replay(
     engine = FailoverEngine if policy is None else engine_under(read_policy(policy))
     client = client_config(bootstrap, config, prefix)
     journal = _open(source, client, from_ms, to_ms, speed, follow=follow)
+    if to_kafka is None and topic != "path-weights":
+        engine = without_weights(engine)
     run = Replay(topic=TOPIC, topic_id=journal.topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine)
     if journal.begin is not None:
         run.restore(journal.begin)
     compares = beside if beside is not None else follow and policy is not None
+    alone = follow or compares or speed is not None or jobs == 1
+    wanted = [topic] if to_kafka is None else list(TOPICS)
     with (
+        nullcontext(run) if alone else ParallelReplay(run, jobs, wanted) as folding,
         Outputs(topic, to_kafka, client, from_ms, to_ms, as_hex=as_hex, quiet=compares) as outputs,
         comparison(client, from_ms, as_json=as_json, wanted=compares) as compared,
         # Lines on the same terminal would tear the bar.
         _Progress(journal.offsets, silent=sys.stdout.isatty() and (compares or to_kafka is None)) as progress,
     ):
         try:
-            _fold(run, journal.records, outputs, compared, progress)
+            if compared is None:
+                _fold(folding, journal.records, outputs, progress)
+            else:
+                _fold_beside(run, journal.records, outputs, compared, progress)
         finally:  # Ctrl-C is how it ends when it follows
             progress.stop()
             sys.stderr.write(
-                f"{run.records} records folded, {outputs.count} outputs, {outputs.taken} of them shown or published\n"
+                f"{folding.records} records folded, {outputs.count} outputs, {outputs.taken} shown or published\n"
             )
 
 
 def _fold(
-    run: Replay, records: Iterator[JournalRecord | None], outputs: Outputs, compared: Comparison | None,
-    progress: _Progress,
-) -> None:  # fmt: skip
+    run: Replay | ParallelReplay, records: Iterator[JournalRecord | None], outputs: Outputs, progress: _Progress
+) -> None:
+    for record, made in run.each(r for r in records if r is not None):
+        for output in made:
+            outputs.take(output, record)
+        progress.folded(record.appended_at_ms)
+
+
+def _fold_beside(
+    run: Replay, records: Iterator[JournalRecord | None], outputs: Outputs, compared: Comparison, progress: _Progress
+) -> None:
+    """Record by record, and also when none came for a moment: a comparison follows the clock."""
     for record in records:
         if record is not None:
             for output in run.apply(record):
                 outputs.take(output, record)
-                if compared is not None:
-                    compared.decided(output, record)
+                compared.decided(output, record)
             progress.folded(record.appended_at_ms)
-        if compared is not None:
-            compared.passed(record)
+        compared.passed(record)
 
 
 def _check_usage(

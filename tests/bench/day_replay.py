@@ -22,19 +22,13 @@ from schemas.topics import partition_of
 from streams.core.engine import FailoverEngine
 from streams.journal import JournalHeader, JournalRecord, append, read, write_header
 from streams.parallel import ParallelReplay
-from streams.replay import Replay
+from streams.replay import Replay, without_weights
 from tests.bench.fold_speed import panes_of
 
 SECONDS = int(os.environ.get("PROXIMA_BENCH_SECONDS", "86400"))
 _REGIONS = [f"region-{i}" for i in range(12)]
 _START_MS = 1_700_000_000_000
 _VARIANTS = 400  # of a primary's second; they repeat in a random order
-
-
-class RankingsAlone(FailoverEngine):
-    """As a replay that prints rankings has it."""
-
-    says_weights = False
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -48,7 +42,7 @@ def run() -> Iterator[dict[str, Any]]:
         decoding_s = time.perf_counter() - started_s
         processes = os.cpu_count() or 1
         started_s = time.perf_counter()
-        with ParallelReplay(Replay(engine=RankingsAlone), processes, ["failover-rankings"]) as replay:
+        with ParallelReplay(Replay(engine=without_weights(FailoverEngine)), processes, ["failover-rankings"]) as replay:
             rankings = sum(len(outputs) for _, outputs in replay.each(read(path)))
         folding_s = time.perf_counter() - started_s
     yield {

@@ -217,8 +217,9 @@ def test_the_policy_decides_how_the_engine_follows() -> None:
 
 def test_a_longer_step_in_the_policys_time_is_the_same_as_shorter_durations() -> None:
     t, p = two_paths(2), Policy()
-    whole = ("stale_after_ms", "dwell_ms", "dwell_min_ms", "heartbeat_ms", "prediction_every_ms", "prediction_horizon_ms",
-             "failback_delay_ms", "ejection_base_ms", "ejection_max_ms", "ejection_forgive_ms")  # fmt: skip
+    whole = ("stale_after_ms", "dwell_ms", "dwell_min_ms", "heartbeat_ms", "prediction_every_ms",
+             "prediction_horizon_ms", "failback_delay_ms", "ejection_base_ms", "ejection_max_ms",
+             "ejection_forgive_ms")  # fmt: skip
     durations = {f: getattr(p, f) / 5 for f in ("fast_tau_ms", "slow_tau_ms")}
     durations |= {f: getattr(p, f) // 5 for f in whole}
     scaled = run_trace(t, replace(p, **durations), step_policy_ms=1000)

@@ -42,6 +42,8 @@ from schemas.records import (
 from streams.core.panes import Flush
 from streams.fold import SHARED, JournalFold, Output
 from streams.journal import JournalHeader, JournalRecord, append, write_header
+from streams.parallel import ParallelReplay
+from streams.replay import Replay
 from tests.pipeline import seed_from_environment
 
 _START_MS = 1_700_000_000_000
@@ -106,6 +108,17 @@ def test_a_fold_restored_from_a_round_that_a_kill_tore_makes_the_same_bytes() ->
             due = [o for o in expected if record.offset >= records[_cut_of(o, of_primary, cuts[0])].offset]
             made = fold.apply(record)
             assert _without_letters(made) == _without_letters(due)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_several_processes_make_of_a_journal_what_one_does_in_the_same_order(processes: int) -> None:
+    other = [replace(r, partition=r.partition + 5) for r in journal()[:300]]
+    records = sorted([*journal()[:300], *other], key=lambda r: (r.appended_at_ms, r.offset, r.partition))
+    alone = list(Replay(topic_id="id").each(records))
+    topics = ["failover-rankings", "path-weights", "disruption-predictions", "dead-letters"]
+    with ParallelReplay(Replay(topic_id="id"), processes, topics) as replay:
+        assert list(replay.each(records)) == alone
+        assert replay.records == len(records)
 
 
 def test_everything_twice_in_the_journal_changes_nothing() -> None:

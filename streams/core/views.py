@@ -62,8 +62,9 @@ def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> P
     np.maximum.at(heard, target, c["heard_at_observed_ms"])
     trusted = np.bincount(target, weights=believed, minlength=targets) > 0
     # Of a target that nobody believed reports, the last that was heard is kept: its average did not change since.
-    lately = heard[target] - c["heard_at_observed_ms"] <= policy.stale_after_ms
-    counts = np.where(trusted[target], believed, lately & np.isfinite(c["heard_at_observed_ms"]))
+    ever = np.isfinite(c["heard_at_observed_ms"])
+    lately = heard[target] <= c["heard_at_observed_ms"] + policy.stale_after_ms
+    counts = np.where(trusted[target], believed, lately & ever)
     table = _Table(target, targets, counts, policy.quorum_ratio)
 
     with np.errstate(divide="ignore", invalid="ignore"):

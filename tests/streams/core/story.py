@@ -23,6 +23,7 @@ from schemas.records import (
 )
 from streams.fold import JournalFold, Output
 from streams.journal import JournalRecord
+from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY, Sample, panes
 
 T0: Final = 1_700_000_010_000
@@ -46,7 +47,7 @@ def configuration(
     version: int = 1, based_on: int = 0, targets: Sequence[str] = TARGETS, policy: Policy | None = None
 ) -> FailoverConfiguration:
     return FailoverConfiguration(
-        PRIMARY, list(targets), version, based_on=based_on, author="the test", policy=policy or Policy()
+        PRIMARY, list(targets), version, based_on=based_on, author="the test", policy=policy or STATED
     )
 
 

@@ -59,7 +59,7 @@ def flips(order: Array, eligible: Array, log_score: Array, network: NetworkWeigh
     size = np.full((len(METRICS), len(order)), np.inf)
     for row, metric in enumerate(METRICS):
         gain, room = network.gain[metric], network.impairment[metric]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             change = np.where(gain > 0, lacking / gain, np.inf)
         size[row] = np.where(change <= np.nan_to_num(room), change, np.inf)
     smallest = size.argmin(axis=0)

@@ -121,9 +121,7 @@ def test_of_panes_with_answers_neither_order_nor_splitting_changes_anything_but_
     samples: list[Sample], cuts: list[int], r: Any
 ) -> None:
     answered = [*samples, *(replace(s, seen=50.0) for s in samples)]
-    assert_same(
-        metrics(_in_parts(answered, cuts, r), 61), metrics(fold(Paths(), answered, 60), 61), but=_BY_ARRIVAL
-    )
+    assert_same(metrics(_in_parts(answered, cuts, r), 61), metrics(fold(Paths(), answered, 60), 61), but=_BY_ARRIVAL)
 
 
 @settings(max_examples=60)

@@ -17,6 +17,7 @@ from streams.core.ranking import path_weights
 from streams.core.weights import METRICS
 from tests.streams.core.ranks import ALIVE, NAN, PATHS, POLICY, REGIONS, Path, in_order, ranked, reasons
 
+
 @settings(max_examples=100)
 @given(PATHS)
 def test_a_score_is_above_0_and_1_at_most_and_normalized_is_its_share_of_the_best_eligible(

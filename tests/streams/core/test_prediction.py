@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ class Watch:
 
 
 def metrics(seen: list[Seen]) -> PathMetrics:
-    columns = {f.name: np.array([getattr(s, f.name) for s in seen]) for f in fields(Seen)}
+    columns: dict[str, Any] = {f.name: np.array([getattr(s, f.name) for s in seen]) for f in fields(Seen)}
     samples = np.full(len(seen), 100.0)
     return PathMetrics(
         log_latency_error=np.zeros(len(seen)),

@@ -12,8 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import Mode
-from streams.core.ranking import DEAD, DOWN, DRAINED, EJECTED, GATES, NO_DATA, STALE, UNHEALTHY, UNKNOWN_REGION, VETOED
-from streams.core.ranking import path_weights
+from streams.core.ranking import (
+    DEAD,
+    DOWN,
+    DRAINED,
+    EJECTED,
+    GATES,
+    NO_DATA,
+    STALE,
+    UNHEALTHY,
+    UNKNOWN_REGION,
+    VETOED,
+    path_weights,
+)
 from streams.core.weights import METRICS
 from tests.streams.core.ranks import ALIVE, NAN, PATHS, POLICY, REGIONS, Path, in_order, ranked, reasons
 

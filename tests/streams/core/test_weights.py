@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.records import Array, Policy
 from streams.core.baseline import baseline_weights, great_circle_km
-from streams.core.weights import INJECTED_SHARE, METRICS, at_impairment, impairment, log_utility, network_weight
+from streams.core.weights import METRICS, log_utility, network_weight
 from tests.streams.core.policy import STATED
 
 POLICY = replace(STATED, latency_bad_ms=600.0, loss_good_ratio=0.002, loss_bad_ratio=0.3)

@@ -21,8 +21,9 @@ from streams.core.numbers import normal_cdf, significant
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS, NetworkWeight, at_impairment
 
-# Scores are compared at six significant digits: a lead below this could be rounded away.
-_ABOVE: Final = 4e-6
+# Both scores and the value to reach are rounded to six significant digits, each by up to 5e-6 of itself: a lead below
+# this could be rounded away.
+_ABOVE: Final = 2e-5
 
 
 def log_score_error(network: NetworkWeight, m: PathMetrics, policy: Policy) -> Array:
@@ -35,7 +36,7 @@ def log_score_error(network: NetworkWeight, m: PathMetrics, policy: Policy) -> A
 def better_probability(lead: Array, error: Array, other_error: Array) -> Array:
     """Probability that a score is really above another, by the lead of its logarithm; shapes as given."""
     spread = np.hypot(error, other_error)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = np.where(spread > 0, lead / spread, np.where(lead == 0, 0.0, np.sign(lead) * np.inf))
     return normal_cdf(np.where(np.isnan(z), 0.0, z))
 

@@ -77,7 +77,7 @@ class Ranked:
         return None
 
     def usable(self, region: str | None) -> bool:
-        """Whether a target in use may stay: eligible, or in THIN, or PANIC with nobody eligible, not known to be dead."""
+        """Whether a target in use may stay: eligible; in THIN, or PANIC with nobody eligible, not known to be dead."""
         if region not in self.regions:
             return False
         reason = self.reasons[self.regions.index(region)]

@@ -53,6 +53,8 @@ def _line(ranking: FailoverRanking, begun_at_ms: int) -> Decision:
         "events": ranking.events,
         "reason": ranking.reason,
         "order": [[c.region_id, c.ineligible_reason or c.normalized_score] for c in ranking.candidates],
+        "order_confidence": ranking.order_confidence,
+        "flips": {c.region_id: [c.flip.metric, c.flip.to_value] for c in ranking.candidates if c.flip is not None},
         "suspects": ranking.suspect_agents,
         "config_version": ranking.config_version,
         "decision_id": ranking.decision_id,

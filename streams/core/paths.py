@@ -209,6 +209,7 @@ class Paths:
         silent = (answered == 0) & (failed > 0)
         before = (c["unanswered_run"] + c["shared_run"] > 0)[view] & (at > c["answered_pane_at_ms"][view])
         order = np.lexsort((at, view))
+        order = order[(answered + failed > 0)[order]]  # a pane in which nothing was sent ends no silence
         same = view[order[1:]] == view[order[:-1]]
         before[order[1:][same]] = silent[order[:-1][same]]
         return silent & before  # type: ignore[no-any-return]

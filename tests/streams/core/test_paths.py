@@ -139,6 +139,15 @@ def test_within_one_fold_order_changes_nothing_at_all(samples: list[Sample], ran
     assert_same(metrics(fold(Paths(), shuffled, 60), 61), metrics(fold(Paths(), samples, 60), 61))
 
 
+def test_a_pane_in_which_nothing_was_sent_does_not_begin_an_outage_anew() -> None:
+    outage = each("t-1", Outcome.TIMED_OUT, at_ms=(T0 + 10_000, T0 + 11_000, T0 + 13_000))
+    own = each("t-1", Outcome.NOT_SENT, at_ms=[T0 + 12_000])
+    answered = each("t-1", 20.0, at_ms=seconds(0, 10))
+    once = metrics(fold(Paths(), answered + outage, 14), 14)
+    for paths in (fold(Paths(), answered + outage + own, 14), as_it_comes(answered + outage + own, 14)):
+        assert_same(metrics(paths, 14), once, but=_BY_ARRIVAL)
+
+
 def test_an_answer_that_arrives_late_never_makes_a_path_down() -> None:
     lost = each("t-1", Outcome.TIMED_OUT, at_ms=seconds(2, 5))
     answered = each("t-1", 20.0, at_ms=seconds(1, 2))

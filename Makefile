@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak lock clean
+.PHONY: help setup demo test check golden bench soak lock clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: setup ## types, lint, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+golden: setup ## accept today's decisions on the golden journals, and say which are others than before
+	$(BIN)/python -m tests.golden accept
 
 bench: setup ## speed beside a yardstick in the same run, as ratios
 	$(BIN)/python -m tests.bench

@@ -1,7 +1,7 @@
 """Operators' directives in force: pins, drains and freezes, each until it expires in journal time.
 
 They come before everything that is measured. The same id again replaces a directive, and with an expiry that has
-passed ends it. Of several pins the latest given counts.
+passed ends it; the very same directive again changes nothing. Of several pins the latest given counts.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Directives:
         self, directive: OperatorDirective, primary: str, candidates: Collection[str], now_ms: int
     ) -> Event | None:
         """Take one in; what has to be said of it: None if it does not concern this primary."""
+        if self._given.get(directive.directive_id) == directive and directive.expires_at_ms > now_ms:
+            return Event.DIRECTIVE_ACCEPTED  # given twice: the answer is the same
         known = self._given.pop(directive.directive_id, None)
         if directive.primary_region not in (None, primary):
             return None if known is None else Event.DIRECTIVE_ENDED

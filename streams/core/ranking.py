@@ -92,21 +92,21 @@ class Ranked:
     def best(self, barred: Array | None = None) -> str | None:
         """First choice: the best eligible; in PANIC the least bad that is not known to be dead; None: nobody.
 
-        `barred` (regions,) bool: not to be chosen while another may be.
+        `barred` (regions,) bool: not to be chosen while another is eligible.
         """
         free = self.order if barred is None else self.order[~barred[self.order]]
-        firsts: list[int] = [*free[:1].tolist(), int(self.order[0])]
-        for first in firsts:
-            if self.eligible[first] or (self.mode is Mode.PANIC and self.reasons[first] not in DEAD):
-                return self.regions[first]
+        first = int(free[0]) if len(free) and self.eligible[free[0]] else int(self.order[0])
+        if self.eligible[first] or (self.mode is Mode.PANIC and self.reasons[first] not in DEAD):
+            return self.regions[first]
         return None
 
     def usable(self, region: str | None) -> bool:
-        """Whether a target in use may stay: eligible, or in THIN and PANIC not known to be dead."""
+        """Whether a target in use may stay: eligible; in THIN, or PANIC with nobody eligible, not known to be dead."""
         if region not in self.regions:
             return False
         reason = self.reasons[self.regions.index(region)]
-        return reason is None or (self.mode is not Mode.NORMAL and reason not in DEAD)
+        may = self.mode is Mode.THIN or (self.mode is Mode.PANIC and not self.eligible.any())
+        return reason is None or (may and reason not in DEAD)
 
     def candidates(self, predicted: dict[str, float], waits: Array | None = None) -> list[Candidate]:
         """In order of rank; `waits` (regions,) bool: held back by the failback policy."""

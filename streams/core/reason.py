@@ -63,7 +63,7 @@ def _by(orders: Orders, kind: str) -> str:
 
 
 def _number(count: int, what: str) -> str:
-    return f"{'no' if count == 0 else 'only'} {what} is" if count < 2 else f"only {count} {what}s are"
+    return f"{'only 1' if count else 'no'} {what} is" if count < 2 else f"only {count} {what}s are"
 
 
 def _largest_lead(ranked: Ranked, target: str, before: str) -> str:

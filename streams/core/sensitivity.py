@@ -21,8 +21,9 @@ from streams.core.numbers import normal_cdf, significant
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS, NetworkWeight
 
-# Scores are compared at six significant digits: a lead below this could be rounded away.
-_ABOVE: Final = 4e-6
+# Both scores and the value to reach are rounded to six significant digits, each by up to 5e-6 of itself: a lead below
+# this could be rounded away.
+_ABOVE: Final = 2e-5
 _LATENCY: Final = METRICS.index("latency_ms")
 
 
@@ -36,7 +37,7 @@ def log_score_error(network: NetworkWeight, m: PathMetrics) -> Array:
 def better_probability(lead: Array, error: Array, other_error: Array) -> Array:
     """Probability that a score is really above another, by the lead of its logarithm; shapes as given."""
     spread = np.hypot(error, other_error)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = np.where(spread > 0, lead / spread, np.where(lead == 0, 0.0, np.sign(lead) * np.inf))
     return normal_cdf(np.where(np.isnan(z), 0.0, z))
 
@@ -57,7 +58,7 @@ def flips(order: Array, eligible: Array, log_score: Array, network: NetworkWeigh
     if not eligible[order[0]]:
         return found
     lacking = log_score[order[0]] - log_score + _ABOVE
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         size = lacking / network.gain  # of the impairment; infinite where nobody knows the metric
     size = np.where(size <= np.nan_to_num(network.impairment), size, np.inf)
     smallest, path = size.argmin(axis=0), np.arange(len(order))

@@ -1,7 +1,8 @@
 """Same journal, same bytes: in another process, from any snapshot, with everything in it twice.
 
-The journal here is made by intake's own Flush from a scripted network with a brown-out, outages, silences, metrics,
-and configurations that come and go, so that models learn, targets move, and candidates are renumbered.
+The journal here is made by intake's own Flush from a scripted network, seen by three agents, with a brown-out, outages,
+silences, a region that flaps, an agent that loses its own network, metrics, directives and configurations that come and
+go, so that models learn, targets move, some are ejected, and candidates are renumbered.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import streams.fold
 from schemas.codec import decode, encode
 from schemas.records import (
     BandwidthMeasurement,
+    Directive,
     DisruptionPrediction,
     EngineChanged,
     Event,
@@ -30,6 +32,8 @@ from schemas.records import (
     FailoverRanking,
     InjectedMetric,
     Observation,
+    OperatorDirective,
+    Outcome,
     Policy,
     ProbeBatch,
     Record,
@@ -49,7 +53,21 @@ from tests.pipeline import seed_from_environment
 _START_MS = 1_700_000_000_000
 _TARGETS = ("near", "middle", "far")
 _PRIMARIES = ("alpha", "beta")
-_POLICY = Policy(prediction_horizon_ms=5000, prediction_every_ms=2000, slow_tau_ms=10_000, stale_after_ms=4000)
+_AGENTS = ("a", "b", "c")
+_POLICY = Policy(
+    prediction_horizon_ms=5000,
+    prediction_every_ms=2000,
+    fast_tau_ms=3000,
+    slow_tau_ms=10_000,
+    stale_after_ms=4000,
+    must_be_healthy=["c"],
+    failback_delay_ms=5000,
+    ejection_base_ms=4000,
+    ejection_max_ms=12_000,
+    ejection_forgive_ms=60_000,
+    dwell_ms=4000,
+    dwell_min_ms=2000,
+)
 _SECONDS = 240
 
 
@@ -68,9 +86,14 @@ def test_the_journal_here_is_worth_folding() -> None:
     outputs = [out for _, made in unbroken() for out in made]
     rankings = [decode(o.value, FailoverRanking) for o in outputs if o.topic == "failover-rankings"]
     predictions = [decode(o.value, DisruptionPrediction) for o in outputs if o.topic == "disruption-predictions"]
-    assert {Event.TARGET_CHANGED, Event.MODE_CHANGED, Event.CONFIG_ACCEPTED, Event.CONFIG_REJECTED} <= {
-        e for r in rankings for e in r.events
-    }
+    assert {e for r in rankings for e in r.events} >= set(Event) - {Event.GAP, Event.ADVICE_CHANGED}
+    assert {c.ineligible_reason for r in rankings for c in r.candidates} >= {
+        "DOWN", "DRAINED", "EJECTED", "NO_DATA", "STALE", "UNHEALTHY", "VETOED", None
+    }  # fmt: skip
+    assert {d.kind for r in rankings for d in r.directives} == {Directive.PIN, Directive.DRAIN, Directive.FREEZE}
+    assert any(c.waits for r in rankings for c in r.candidates)
+    assert any(r.suspect_agents for r in rankings)
+    assert all(any(f"{word} by ops" in r.reason for r in rankings) for word in ("pinned", "frozen"))
     assert {o.topic for o in outputs} == {
         "failover-rankings", "path-weights", "disruption-predictions", "dead-letters"
     }  # fmt: skip
@@ -80,7 +103,7 @@ def test_the_journal_here_is_worth_folding() -> None:
 
 @pytest.mark.parametrize("every", [1, 7, 50])
 def test_a_fold_restored_at_every_so_many_records_makes_the_same_bytes(every: int) -> None:
-    records = journal() if every > 1 else journal()[:400]
+    records = journal()
     fold = new_fold()
     for number, (record, expected) in enumerate(zip(records, unbroken(), strict=False)):
         if number % every == 0:
@@ -268,6 +291,7 @@ class _Script:
             )
             measured = BandwidthMeasurement("a", "alpha", "middle", self._now_ms, 1e9 + number, 0.1, 1000)
             self._say("probe-samples", "alpha", measured)
+        self._direct(number)
         if number == 60:
             self._configure("alpha", ("middle", "far", "near"), 2, 1)
         if number == 70:
@@ -278,6 +302,23 @@ class _Script:
             self._configure("alpha", _TARGETS, 5, 3)
         if number == 200:
             self._say("failover-config", None, RegionCatalog(2, [Region("alpha", 0, 0), Region("far", 1, 1, "", 0.5)]))
+
+    def _direct(self, number: int) -> None:
+        """Operators at work: a pin, the same again, a drain everywhere, a freeze, and some that do not count."""
+        pin, drain, freeze = Directive.PIN, Directive.DRAIN, Directive.FREEZE
+        told: dict[int, list[tuple[str, str, int, str | None, str | None]]] = {
+            40: [("pin", pin, 55, "alpha", "far")],
+            44: [("pin", pin, 55, "alpha", "far"), ("stranger", pin, 60, "alpha", "nowhere")],
+            82: [("drain", drain, 95, None, "near")],
+            86: [("over", freeze, 80, "alpha", None)],
+            162: [("freeze", freeze, 190, "beta", None), ("elsewhere", pin, 230, "gamma", "far")],
+            176: [("freeze", freeze, 170, "beta", None)],
+            210: [("pin", pin, 222, "beta", "near"), ("pin-2", pin, 218, "beta", "middle")],
+        }
+        for directive_id, kind, until, primary, region in told.get(number, []):
+            expires_at_ms = _START_MS + 1000 * until
+            directive = OperatorDirective(directive_id, kind, expires_at_ms, "ops", "a drill", primary, region)
+            self._say("failover-config", None, directive)
 
     def _configure(self, primary: str, targets: Sequence[str], version: int, based_on: int) -> None:
         weights = {targets[0]: 0.9} if version > 1 else {}
@@ -291,7 +332,7 @@ class _Script:
         flush = Flush(pane_ms=1000, ahead_ms_max=5000, lateness_ms_max=3_600_000)
         first = self._offsets["probe-samples"]
         for primary in _PRIMARIES:
-            for agent in ("a", "b"):
+            for agent in _AGENTS:
                 flush.add(self._batch(primary, agent, number), self._offsets["probe-samples"], self._now_ms)
                 self._offsets["probe-samples"] += 1
         panes, rejected = flush.condense()
@@ -310,6 +351,9 @@ class _Script:
         slow = 15 < number % 45 < 24  # a brown-out of one, and soon an outage of another
         rtt[target == 0] *= 4 if slow else 1
         lost = (target == 1) & (30 < number % 70 < 40) | (generator.random(samples) < 0.03)
+        lost |= (target == 0) & (112 <= number < 150) & (number % 12 < 5)  # it flaps, and is ejected
+        lost |= (target == 2) & (agent == "c") & (190 <= number < 200)  # who must reach it cannot
+        lost |= (agent == "b") & (70 <= number < 78)  # whose own network is gone
         return ProbeBatch.of(
             agent_id=agent,
             primary_region=primary,
@@ -320,7 +364,7 @@ class _Script:
             method_index=np.zeros(samples),
             sent_offset_ms=np.arange(samples) * 80.0,
             rtt_ms=np.where(lost, np.nan, rtt),
-            outcome=lost.astype(int),
+            outcome=lost * int(Outcome.TIMED_OUT),
             code=np.zeros(samples),
         )
 

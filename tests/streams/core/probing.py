@@ -30,9 +30,9 @@ def each(
     return [Sample(target, at, seen, agent) for at in at_ms for _ in range(probes)]
 
 
-def panes(samples: Iterable[Sample], primary: str = PRIMARY) -> PathPanes:
+def panes(samples: Iterable[Sample], primary: str = PRIMARY, pane_ms: int = PANE_MS) -> PathPanes:
     """Everything in one record, as intake would condense it."""
-    flush = Flush(pane_ms=PANE_MS, ahead_ms_max=1 << 40, lateness_ms_max=1 << 50)
+    flush = Flush(pane_ms=pane_ms, ahead_ms_max=1 << 40, lateness_ms_max=1 << 50)
     messages: dict[tuple[str, int], list[Sample]] = {}
     for sample in samples:
         messages.setdefault((sample.agent, sample.at_ms // _OFFSET_MS_MAX), []).append(sample)

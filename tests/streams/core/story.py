@@ -23,6 +23,7 @@ from schemas.records import (
 )
 from streams.fold import JournalFold, Output
 from streams.journal import JournalRecord
+from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY, Sample, panes
 
 T0: Final = 1_700_000_010_000
@@ -46,7 +47,7 @@ def configuration(
     version: int = 1, based_on: int = 0, targets: Sequence[str] = TARGETS, policy: Policy | None = None
 ) -> FailoverConfiguration:
     return FailoverConfiguration(
-        PRIMARY, list(targets), version, based_on=based_on, author="the test", policy=policy or Policy()
+        PRIMARY, list(targets), version, based_on=based_on, author="the test", policy=policy or STATED
     )
 
 
@@ -61,6 +62,8 @@ class Story:
         self.weights: list[PathWeights] = []
         self.predictions: list[DisruptionPrediction] = []
         self.letters: list[DeadLetter] = []
+        self.journal: list[JournalRecord] = []
+        self.targets: Sequence[str] = TARGETS  # that agents probe
         self._offset = 0
         self._source_offset = 0
 
@@ -68,6 +71,7 @@ class Story:
     def begun(cls, policy: Policy | None = None, targets: Sequence[str] = TARGETS) -> Story:
         """With the catalogue and a first configuration."""
         story = cls()
+        story.targets = targets
         story.say(CATALOGUE, None)
         story.say(configuration(policy=policy, targets=targets))
         return story
@@ -75,6 +79,10 @@ class Story:
     @property
     def last(self) -> FailoverRanking:
         return self.rankings[-1]
+
+    def state_of(self, target: str) -> str | None:
+        """Why it is not eligible, as the last ranking says; None: it is."""
+        return {c.region_id: c.ineligible_reason for c in self.last.candidates}[target]
 
     @property
     def now_ms(self) -> int:
@@ -90,6 +98,7 @@ class Story:
         """One record of the journal, folded; returns the rankings that it made us publish."""
         record = JournalRecord(0, self._offset, at_ms or self.now_ms, PRIMARY.encode(), value)
         self._offset += 1
+        self.journal.append(record)
         known = len(self.rankings)
         for output in self.fold.apply(record):
             self.outputs.append(output)
@@ -120,15 +129,19 @@ class Story:
 
     def run(self, seconds: int, network: Network | None, agents: Sequence[str] = ("agent-1", "agent-2")) -> None:
         """Seconds in which agents probe every target (None: nobody does), panes come, and the metronome ticks."""
+        self.run_each(seconds, {} if network is None else dict.fromkeys(agents, network))
+
+    def run_each(self, seconds: int, views: Mapping[str, Network]) -> None:
+        """The same where each agent sees a network of its own."""
         for _ in range(seconds):
             second, self.second = self.second, self.second + 1
-            if network is not None:
-                samples = [
-                    Sample(target, T0 + second * 1000 + 100 * i, seen, agent)
-                    for agent in agents
-                    for target in TARGETS
-                    for i, seen in enumerate(network(target, second))
-                ]
+            samples = [
+                Sample(target, T0 + second * 1000 + 100 * i, seen, agent)
+                for agent, network in views.items()
+                for target in self.targets
+                for i, seen in enumerate(network(target, second))
+            ]
+            if samples:
                 self.say(panes(samples), at_ms=self.now_ms + 100)
             self.append(encode(Tick("metronome")), self.now_ms + PHASE_MS + 50)
 

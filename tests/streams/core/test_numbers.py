@@ -14,10 +14,11 @@ from streams.core.numbers import normal_cdf, proven_share, significant
 _POSITIVE = st.floats(1e-290, 1e300)
 _FINITE = st.one_of(st.just(0.0), _POSITIVE, _POSITIVE.map(lambda x: -x))
 _COUNT = st.floats(0, 1e9)
+_Z = 1.645  # one-sided 95 %
 
 
-def share(failed: float, sent: float) -> float:
-    return float(proven_share(np.array([failed]), np.array([sent]))[0])
+def share(failed: float, sent: float, z: float = _Z) -> float:
+    return float(proven_share(np.array([failed]), np.array([sent]), z)[0])
 
 
 @given(_FINITE)
@@ -97,8 +98,20 @@ def test_counts_that_have_faded_prove_nothing_and_break_nothing(faded: float) ->
     assert share(faded, faded) <= faded
 
 
-@given(st.floats(-40, 40))
-def test_the_normal_distribution_is_symmetric_and_grows(x: float) -> None:
-    assert normal_cdf(x) + normal_cdf(-x) == pytest.approx(1)
-    assert normal_cdf(x) <= normal_cdf(x + 0.1)
-    assert normal_cdf(1.645) == pytest.approx(0.95, abs=1e-4)
+@given(_COUNT, _COUNT, st.floats(0, 5), st.floats(0, 5))
+def test_what_has_to_be_proven_more_surely_is_never_proven_more(a: float, b: float, z_1: float, z_2: float) -> None:
+    failed, sent = sorted((a, b))
+    surer, less_sure = max(z_1, z_2), min(z_1, z_2)
+    if sent > 0:
+        assert share(failed, sent, surer) <= share(failed, sent, less_sure) + 1e-12
+
+
+@given(st.lists(st.floats(-40, 40), min_size=1, max_size=5))
+def test_the_normal_distribution_is_symmetric_and_grows(values: list[float]) -> None:
+    x = np.array(values)
+    assert normal_cdf(x) + normal_cdf(-x) == pytest.approx(np.ones(len(x)))
+    assert (normal_cdf(x) <= normal_cdf(x + 0.1)).all()
+
+
+def test_the_normal_distributions_quantiles_are_those_of_the_tables() -> None:
+    assert normal_cdf(np.array([0.0, 1.645, -1.96])) == pytest.approx([0.5, 0.95, 0.025], abs=1e-4)

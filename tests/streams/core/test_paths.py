@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 
 from schemas.records import Array, Outcome, Policy
 from streams.core.numbers import proven_share
-from streams.core.paths import PathMetrics, Paths
+from streams.core.paths import LOSS_TAUS, Paths
 from streams.core.state import from_columns, from_scalars, to_columns, to_scalars
+from streams.core.views import _NOW_Z as NOW_Z
+from streams.core.views import PathMetrics
+from streams.core.views import metrics as joined
+from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PANE_MS, Sample, each, panes
 
-POLICY = Policy()
+POLICY = replace(STATED, fast_tau_ms=3000.0, slow_tau_ms=30_000.0)
+LOSS_TAU_MS = LOSS_TAUS * POLICY.fast_tau_ms
 TARGETS = {"t-1": 0, "t-2": 1, "t-3": 2}
-T0 = 1_700_000_010_000  # the begin of a window of slow_tau
+T0 = 1_700_000_010_000  # the begin of a window of fast_tau
 FAILED = (Outcome.TIMED_OUT, Outcome.REFUSED, Outcome.UNREACHABLE)
 OWN_FAULT = (Outcome.NOT_SENT, Outcome.SUSPECT)
 
@@ -45,12 +50,18 @@ def as_it_comes(samples: list[Sample], now_s: int, paths: Paths | None = None) -
 
 
 def metrics(paths: Paths, observed_s: float, policy: Policy = POLICY) -> PathMetrics:
-    return paths.metrics(len(TARGETS), policy, observed_s * 1000)
+    return joined(paths, len(TARGETS), policy, observed_s * 1000)
 
 
 def assert_same(one: PathMetrics, other: PathMetrics, *, but: tuple[str, ...] = ()) -> None:
-    for name in (f.name for f in fields(PathMetrics) if f.name not in but):
+    assert one.suspects == other.suspects or "suspects" in but
+    for name in (f.name for f in fields(PathMetrics) if f.name not in (*but, "suspects")):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def _pairs(paths: Paths) -> list[tuple[int, str]]:
+    """Target and agent of each view."""
+    return [(int(t), paths.agents[a]) for t, a in zip(paths.columns["target"], paths.columns["agent"], strict=True)]
 
 
 def only(values: Array, target: str = "t-1") -> float:
@@ -70,26 +81,55 @@ _SAMPLE = st.builds(
 _SAMPLES = st.lists(_SAMPLE, min_size=1, max_size=40)
 
 
-def _in_parts(samples: list[Sample], cuts: list[int]) -> Paths:
-    """The samples in several folds, all of them at the end."""
+def _in_parts(samples: list[Sample], cuts: list[int], order: Any = None) -> Paths:
+    """The samples in several folds, all of them at the end; of each agent a pane comes whole, as intake sends it."""
+    wholes: dict[tuple[str, int], list[Sample]] = {}
+    for sample in sorted(samples, key=lambda s: s.at_ms // PANE_MS):
+        wholes.setdefault((sample.agent, sample.at_ms // PANE_MS), []).append(sample)
+    parts = list(wholes.values())
+    if order is not None:
+        order.shuffle(parts)
     paths, start = Paths(), 0
-    for end in [*sorted(c % len(samples) for c in cuts), len(samples)]:
+    for end in [*sorted(c % len(parts) for c in cuts), len(parts)]:
         if end > start:
-            fold(paths, samples[start:end], 60)
+            fold(paths, [s for part in parts[start:end] for s in part], 60)
         start = end
     return paths
 
 
+_CUTS = st.lists(st.integers(0, 1000), max_size=5)
+# What depends on what had arrived (see the module): of the spread, which panes came as neighbours.
+_BY_ARRIVAL = ("delay_variation_ms", "log_latency_error")
+
+
 @settings(max_examples=100)
-@given(_SAMPLES, st.lists(st.integers(0, 1000), max_size=5), st.randoms(use_true_random=False))
+@given(_SAMPLES, _CUTS, st.randoms(use_true_random=False))
 def test_neither_order_nor_splitting_changes_what_is_averaged(samples: list[Sample], cuts: list[int], r: Any) -> None:
-    """Delay variation and `down` apart: see the tests after this one."""
-    shuffled = r.sample(samples, len(samples))
-    assert_same(
-        metrics(_in_parts(shuffled, cuts), 61),
-        metrics(fold(Paths(), samples, 60), 61),
-        but=("delay_variation_ms", "down"),
-    )
+    """Of each view; which views count depends on silence, and that on what had arrived."""
+    shuffled, whole = _in_parts(samples, cuts, r), fold(Paths(), samples, 60)
+    number = {pair: i for i, pair in enumerate(_pairs(shuffled))}
+    place = [number[pair] for pair in _pairs(whole)]
+    for name in ("fast_answered", "fast_log", "fast_panes", "loss_sent", "loss_failed", "slow_answered", "slow_log"):
+        np.testing.assert_allclose(
+            shuffled.columns[name][place], whole.columns[name], rtol=1e-9, atol=1e-12, err_msg=name
+        )
+
+
+@settings(max_examples=60)
+@given(_SAMPLES, _CUTS, st.randoms(use_true_random=False))
+def test_of_panes_with_answers_neither_order_nor_splitting_changes_anything_but_variation_and_spread(
+    samples: list[Sample], cuts: list[int], r: Any
+) -> None:
+    answered = [*samples, *(replace(s, seen=50.0) for s in samples)]
+    assert_same(metrics(_in_parts(answered, cuts, r), 61), metrics(fold(Paths(), answered, 60), 61), but=_BY_ARRIVAL)
+
+
+@settings(max_examples=60)
+@given(_SAMPLES, _CUTS)
+def test_panes_that_come_in_order_may_be_split_anywhere(samples: list[Sample], cuts: list[int]) -> None:
+    """What is down, suspect or an episode too; but for delay variation, of which the least was not known yet."""
+    parts, whole = metrics(_in_parts(samples, cuts), 61), metrics(fold(Paths(), samples, 60), 61)
+    assert_same(parts, whole, but=("delay_variation_ms",))
 
 
 @settings(max_examples=60)
@@ -99,14 +139,13 @@ def test_within_one_fold_order_changes_nothing_at_all(samples: list[Sample], ran
     assert_same(metrics(fold(Paths(), shuffled, 60), 61), metrics(fold(Paths(), samples, 60), 61))
 
 
-@settings(max_examples=60)
-@given(_SAMPLES, st.lists(st.integers(0, 1000), max_size=5))
-def test_down_is_the_same_however_panes_are_split_as_long_as_they_come_in_order(
-    samples: list[Sample], cuts: list[int]
-) -> None:
-    in_order = sorted(samples, key=lambda s: s.at_ms // PANE_MS)
-    parts, whole = metrics(_in_parts(in_order, cuts), 61), metrics(fold(Paths(), samples, 60), 61)
-    assert parts.down.tolist() == whole.down.tolist()
+def test_a_pane_in_which_nothing_was_sent_does_not_begin_an_outage_anew() -> None:
+    outage = each("t-1", Outcome.TIMED_OUT, at_ms=(T0 + 10_000, T0 + 11_000, T0 + 13_000))
+    own = each("t-1", Outcome.NOT_SENT, at_ms=[T0 + 12_000])
+    answered = each("t-1", 20.0, at_ms=seconds(0, 10))
+    once = metrics(fold(Paths(), answered + outage, 14), 14)
+    for paths in (fold(Paths(), answered + outage + own, 14), as_it_comes(answered + outage + own, 14)):
+        assert_same(metrics(paths, 14), once, but=_BY_ARRIVAL)
 
 
 def test_an_answer_that_arrives_late_never_makes_a_path_down() -> None:
@@ -129,7 +168,7 @@ def test_order_leaves_delay_variation_alone_when_each_pane_has_seen_the_least_de
         fold(forward, pane, 60)
     for pane in random.sample(each_pane, len(each_pane)):
         fold(shuffled, pane, 60)
-    assert_same(metrics(forward, 61), metrics(shuffled, 61))
+    assert_same(metrics(forward, 61), metrics(shuffled, 61), but=("log_latency_error",))
 
 
 def test_an_outages_backlog_changes_the_past_and_not_the_present() -> None:
@@ -147,13 +186,13 @@ def test_an_outages_backlog_changes_the_past_and_not_the_present() -> None:
     weight_at_most = answered * np.exp(-(newest_s - 29) * 1000 / POLICY.fast_tau_ms)
     fresh_weight = 4.0  # the newest pane alone
     allowed = weight_at_most / fresh_weight * (400 - 20)
-    assert abs(only(after.fast_latency_ms) - only(before.fast_latency_ms)) <= allowed < 0.02
-    assert only(after.fast_loss_ratio) < 1e-5
+    assert abs(only(after.latency_ms) - only(before.latency_ms)) <= allowed < 0.02
+    assert only(after.fast_loss_ratio) < 0.001  # losses count for three times as long
     assert only(after.age_ms) == only(before.age_ms)
     assert not only(after.down)
     # The past is told as it was: as if the backlog had come in time.
     assert only(after.slow_latency_ms) > 2 * only(before.slow_latency_ms)
-    assert_same(after, metrics(as_it_comes(backlog + fresh, 70), 70), but=("delay_variation_ms",))
+    assert_same(after, metrics(as_it_comes(backlog + fresh, 70), 70), but=_BY_ARRIVAL)
 
 
 def test_a_backlog_alone_is_no_fresh_data() -> None:
@@ -163,15 +202,16 @@ def test_a_backlog_alone_is_no_fresh_data() -> None:
     assert only(found.confidence) < 0.9
 
 
-@pytest.mark.parametrize(("probes", "ratio_max"), [(2, 0.04), (4, 0.02), (10, 0.0075), (30, 0.0022)])
+@pytest.mark.parametrize(("probes", "ratio_max"), [(2, 0.02), (4, 0.01), (10, 0.004), (30, 0.0012)])
 def test_one_lost_probe_among_many_is_next_to_no_loss(probes: int, ratio_max: float) -> None:
     samples = each("t-1", 20.0, at_ms=seconds(0, 60), probes=probes)
     samples[-1] = Sample("t-1", samples[-1].at_ms, Outcome.TIMED_OUT)
     found = metrics(as_it_comes(samples, 60), 60)
     assert 0 < only(found.loss_ratio) < ratio_max
-    # What is claimed is what the probes of the fast window prove.
-    sent = probes / (1 - np.exp(-PANE_MS / POLICY.fast_tau_ms))
-    assert only(found.fast_loss_ratio) == pytest.approx(float(proven_share(np.array(1.0), np.array(sent))), rel=1e-3)
+    # What is claimed is what the probes of the loss window prove.
+    sent = probes * (1 - np.exp(-60 * PANE_MS / LOSS_TAU_MS)) / (1 - np.exp(-PANE_MS / LOSS_TAU_MS))
+    proven = float(proven_share(np.array(1.0), np.array(sent), NOW_Z))
+    assert only(found.fast_loss_ratio) == pytest.approx(proven, rel=1e-3)
 
 
 def test_a_path_that_loses_a_tenth_is_said_to_lose_nearly_that() -> None:
@@ -214,8 +254,8 @@ def test_an_hour_in_which_the_agent_could_send_nothing_proves_nothing_and_breaks
         at_s = 60 * minute
         fold(paths, each("t-1", Outcome.NOT_SENT, at_ms=seconds(at_s, at_s + 1)), at_s + 1)
         found = metrics(paths, at_s + 1)
-        assert not only(found.fast_loss_ratio) > 1e-6  # NaN when nothing at all is left
-        assert not only(found.loss_ratio) > 0.5**minute
+        assert not only(found.fast_loss_ratio) > 0.01**minute  # NaN when nothing at all is left
+        assert not only(found.loss_ratio) > 0.6**minute
         assert 0 <= only(found.confidence) < 0.1
 
 
@@ -251,21 +291,23 @@ def test_a_path_is_down_when_most_of_the_agents_that_report_say_so() -> None:
     assert not down({"a": lost, "b": 20.0})
 
 
-def test_an_agent_that_falls_silent_fades_beside_one_that_reports() -> None:
-    both = each("t-1", 200.0, at_ms=seconds(0, 60), probes=4, agent="a") + each(
-        "t-1", 20.0, at_ms=seconds(0, 60), probes=4, agent="b"
+def test_an_agent_that_falls_silent_counts_until_it_is_stale_and_then_the_others_say_what_is() -> None:
+    both = each("t-1", 20.0, at_ms=seconds(0, 60), probes=4, agent="a") + each(
+        "t-1", 200.0, at_ms=seconds(0, 60), probes=4, agent="b"
     )
     paths = as_it_comes(both, 60)
-    assert only(metrics(paths, 60).latency_ms) == pytest.approx(110.0)
-    found = {}
-    for second in range(60, 240):
-        fold(paths, each("t-1", 20.0, at_ms=seconds(second, second + 1), probes=4, agent="b"), second + 1)
-        found[second + 1] = metrics(paths, second + 1)
-    assert only(found[80].fast_latency_ms) == pytest.approx(20.0, rel=0.02)
-    assert only(found[80].slow_latency_ms) > 50
-    assert only(found[240].latency_ms) == pytest.approx(20.0, rel=0.03)
-    latencies = [only(found[s].latency_ms) for s in sorted(found)]
-    assert latencies == sorted(latencies, reverse=True)
+    assert only(metrics(paths, 60).latency_ms) == pytest.approx(20.0)  # one alone does not make a path look bad
+    stale_s = 60 + POLICY.stale_after_ms // 1000
+    for second in range(60, stale_s + 1):
+        found = metrics(paths, second)
+        assert only(found.latency_ms) == pytest.approx(20.0)
+        assert found.suspects == ()
+        fold(paths, each("t-1", 200.0, at_ms=seconds(second, second + 1), probes=4, agent="b"), second + 1)
+    after = metrics(paths, stale_s + 1)
+    assert only(after.latency_ms) == pytest.approx(200.0)
+    assert only(after.slow_latency_ms) == pytest.approx(200.0)
+    assert after.suspects == ("a",)
+    assert only(after.confidence) > 0.9
 
 
 def test_the_only_agent_of_a_path_does_not_fade_when_it_falls_silent_but_its_word_counts_less() -> None:
@@ -370,7 +412,7 @@ def test_targets_that_get_other_numbers_keep_what_was_seen_of_them() -> None:
     samples += each("t-3", 80.0, at_ms=seconds(0, 10))
     paths = as_it_comes(samples, 10)
     paths.renumber({2: 0, 0: 1})  # t-3 comes first, t-1 second, t-2 has left
-    found = paths.metrics(3, POLICY, 10_000)
+    found = joined(paths, 3, POLICY, 10_000)
     assert found.latency_ms[:2] == pytest.approx([80.0, 20.0])
     assert np.isnan(found.latency_ms[2])
     paths.fold(panes(each("t-3", 80.0, at_ms=seconds(10, 11))), {"t-3": 0, "t-1": 1}, POLICY, T0 + 11_000, 11_000)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from schemas.records import DisruptionPrediction, Policy
-from streams.core.paths import PathMetrics
+from schemas.records import DisruptionPrediction
 from streams.core.prediction import MODEL, Predictor
 from streams.core.state import from_columns, from_scalars, to_columns, to_scalars
+from streams.core.views import PathMetrics
+from tests.streams.core.policy import STATED
 
-POLICY = Policy()
+POLICY = STATED
 HORIZON_S = POLICY.prediction_horizon_ms // 1000
 EVERY_S = POLICY.prediction_every_ms // 1000
 T0 = 1_700_000_010_000
@@ -24,7 +26,7 @@ NAN = float("nan")
 class Seen:
     """Of one path at a tick; by default calm."""
 
-    fast_latency_ms: float = 20.0
+    latency_ms: float = 20.0
     slow_latency_ms: float = 20.0
     fast_loss_ratio: float = 0.0
     loss_ratio: float = 0.0
@@ -70,10 +72,13 @@ class Watch:
 
 
 def metrics(seen: list[Seen]) -> PathMetrics:
-    columns = {f.name: np.array([getattr(s, f.name) for s in seen]) for f in fields(Seen)}
+    columns: dict[str, Any] = {f.name: np.array([getattr(s, f.name) for s in seen]) for f in fields(Seen)}
     samples = np.full(len(seen), 100.0)
     return PathMetrics(
-        latency_ms=np.fmax(columns["fast_latency_ms"], columns["slow_latency_ms"]),
+        log_latency_error=np.zeros(len(seen)),
+        trusted=np.ones(len(seen), bool),
+        vetoed=np.zeros(len(seen), bool),
+        suspicion_ratio=np.zeros(len(seen)),
         samples=samples,
         confidence=samples / (samples + POLICY.confidence_samples),
         **columns,
@@ -145,8 +150,8 @@ def test_a_path_that_is_disrupted_already_or_not_measured_gives_no_label(seen: S
     [
         replace(CALM, fast_loss_ratio=POLICY.disruption_loss_ratio),
         replace(CALM, down=True),
-        replace(CALM, fast_latency_ms=31.0),  # half as slow again, and by more than 10 ms
-        replace(CALM, fast_latency_ms=601.0, slow_latency_ms=400.0),
+        replace(CALM, latency_ms=31.0),  # half as slow again, and by more than 10 ms
+        replace(CALM, latency_ms=601.0, slow_latency_ms=400.0),
     ],
 )
 def test_a_disruption_is_loss_silence_or_latency_far_above_its_own(seen: Seen) -> None:
@@ -157,9 +162,9 @@ def test_a_disruption_is_loss_silence_or_latency_far_above_its_own(seen: Seen) -
     "seen",
     [
         replace(CALM, fast_loss_ratio=0.4),
-        replace(CALM, fast_latency_ms=29.0),
-        replace(CALM, fast_latency_ms=9.0, slow_latency_ms=4.0),  # twice as slow, and nobody minds 5 ms
-        replace(CALM, fast_latency_ms=590.0, slow_latency_ms=400.0),
+        replace(CALM, latency_ms=29.0),
+        replace(CALM, latency_ms=9.0, slow_latency_ms=4.0),  # twice as slow, and nobody minds 5 ms
+        replace(CALM, latency_ms=590.0, slow_latency_ms=400.0),
     ],
 )
 def test_less_than_that_is_no_disruption(seen: Seen) -> None:
@@ -237,7 +242,7 @@ def test_targets_that_get_other_numbers_keep_the_model_and_their_own_past() -> N
 def test_a_path_faster_than_a_microsecond_does_not_spoil_the_model_for_ever() -> None:
     watch = Watch("a", "b")
     watch.run(60, always(CALM))
-    watch.run(20, lambda region, _: replace(CALM, fast_latency_ms=0.0) if region == "a" else CALM)
-    watch.run(20, always(replace(CALM, fast_latency_ms=0.0, slow_latency_ms=0.0)))
+    watch.run(20, lambda region, _: replace(CALM, latency_ms=0.0) if region == "a" else CALM)
+    watch.run(20, always(replace(CALM, latency_ms=0.0, slow_latency_ms=0.0)))
     found = watch.run(100, always(CALM))
     assert all(0 < path.probability < 1 for prediction in found for path in prediction.paths)

@@ -3,120 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.records import Array, Mode, Policy
-from streams.core.paths import PathMetrics
+from schemas.records import Mode
 from streams.core.ranking import (
     DEAD,
     DOWN,
+    DRAINED,
+    EJECTED,
+    GATES,
     NO_DATA,
     STALE,
     UNHEALTHY,
     UNKNOWN_REGION,
-    Ranked,
+    VETOED,
     path_weights,
-    rank,
 )
 from streams.core.weights import METRICS
-
-POLICY = Policy()
-NAN = float("nan")
-GATES: Final = (UNKNOWN_REGION, UNHEALTHY, DOWN, STALE, NO_DATA)  # the first that holds is the reason
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """All that is known of one candidate; by default a good path, freshly measured."""
-
-    latency_ms: float = 40.0
-    loss_ratio: float = 0.0
-    delay_variation_ms: float = 4.0
-    bandwidth_bps: float = NAN
-    samples: float = 100.0
-    age_ms: float = 500.0
-    down: bool = False
-    baseline: float = 0.5
-    known: bool = True
-    healthy: float = NAN
-    said_latency_ms: float = NAN
-    said_loss_ratio: float = NAN
-
-
-def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
-    def column(name: str, dtype: type = float) -> Array:
-        return np.array([getattr(p, name) for p in paths.values()], dtype)
-
-    unknown, samples = np.full(len(paths), NAN), column("samples")
-    metrics = PathMetrics(
-        latency_ms=column("latency_ms"),
-        fast_latency_ms=column("latency_ms"),
-        slow_latency_ms=column("latency_ms"),
-        loss_ratio=column("loss_ratio"),
-        fast_loss_ratio=column("loss_ratio"),
-        delay_variation_ms=column("delay_variation_ms"),
-        samples=samples,
-        confidence=samples / (samples + policy.confidence_samples),
-        age_ms=column("age_ms"),
-        down=column("down", bool),
-    )
-    injected = dict.fromkeys(METRICS, unknown) | {
-        "latency_ms": column("said_latency_ms"),
-        "loss_ratio": column("said_loss_ratio"),
-        "healthy": column("healthy"),
-    }
-    return rank(
-        list(paths),
-        metrics,
-        policy,
-        baseline=column("baseline"),
-        known=column("known", bool),
-        bandwidth_bps=column("bandwidth_bps"),
-        injected=injected,
-    )
-
-
-def in_order(result: Ranked) -> list[str]:
-    return [result.regions[i] for i in result.order]
-
-
-def reasons(result: Ranked) -> dict[str, str | None]:
-    return dict(zip(result.regions, result.reasons, strict=True))
-
-
-def _maybe(values: st.SearchStrategy[float]) -> st.SearchStrategy[float]:
-    return st.one_of(st.just(NAN), values)
-
-
-_PATH = st.builds(
-    Path,
-    latency_ms=_maybe(st.floats(0.001, 2000)),
-    loss_ratio=_maybe(st.floats(0, 1)),
-    delay_variation_ms=_maybe(st.floats(0, 2000)),
-    bandwidth_bps=_maybe(st.floats(1e6, 1e11)),
-    samples=st.floats(0, 1e4),
-    age_ms=_maybe(st.floats(0, 30_000)),
-    down=st.booleans(),
-    baseline=st.floats(1e-6, 1),
-    known=st.booleans(),
-    healthy=st.sampled_from([NAN, 0.0, 1.0]),
-    said_latency_ms=_maybe(st.floats(0, 2000)),
-    said_loss_ratio=_maybe(st.floats(0, 1)),
-)
-_PATHS = st.dictionaries(st.sampled_from([f"t-{i}" for i in range(9)]), _PATH, min_size=1, max_size=8)
-_ALIVE = st.builds(
-    replace, _PATH, age_ms=st.floats(0, 9000), down=st.just(False), known=st.just(True), healthy=st.just(NAN)
-)
+from tests.streams.core.ranks import ALIVE, NAN, PATHS, POLICY, REGIONS, Path, in_order, ranked, reasons
 
 
 @settings(max_examples=100)
-@given(_PATHS)
+@given(PATHS)
 def test_a_score_is_above_0_and_1_at_most_and_normalized_is_its_share_of_the_best_eligible(
     paths: dict[str, Path],
 ) -> None:
@@ -133,7 +47,7 @@ def test_a_score_is_above_0_and_1_at_most_and_normalized_is_its_share_of_the_bes
 
 
 @settings(max_examples=100)
-@given(_PATHS)
+@given(PATHS)
 def test_contributions_add_up_to_the_logarithm_of_the_score(paths: dict[str, Path]) -> None:
     """Each is rounded to six digits, and so is the score: half of the sixth digit of each is what may be lacking."""
     result = ranked(paths)
@@ -144,7 +58,7 @@ def test_contributions_add_up_to_the_logarithm_of_the_score(paths: dict[str, Pat
 
 
 @settings(max_examples=60)
-@given(_PATHS)
+@given(PATHS)
 def test_candidates_tell_the_same_as_the_ranking_in_order_of_rank(paths: dict[str, Path]) -> None:
     result = ranked(paths)
     candidates = result.candidates({"t-1": 0.25})
@@ -161,7 +75,7 @@ def test_candidates_tell_the_same_as_the_ranking_in_order_of_rank(paths: dict[st
 
 
 @settings(max_examples=60)
-@given(_PATHS)
+@given(PATHS)
 def test_published_paths_carry_finite_numbers_or_nothing(paths: dict[str, Path]) -> None:
     result = ranked(paths)
     published = path_weights(result, np.array([p.bandwidth_bps for p in paths.values()]))
@@ -171,7 +85,7 @@ def test_published_paths_carry_finite_numbers_or_nothing(paths: dict[str, Path])
 
 
 @settings(max_examples=60)
-@given(_PATHS, st.randoms(use_true_random=False))
+@given(PATHS, st.randoms(use_true_random=False))
 def test_the_order_in_which_candidates_are_configured_decides_nothing(paths: dict[str, Path], random: object) -> None:
     shuffled = dict(random.sample(list(paths.items()), len(paths)))  # type: ignore[attr-defined]
     one, other = ranked(paths), ranked(shuffled)
@@ -181,7 +95,7 @@ def test_the_order_in_which_candidates_are_configured_decides_nothing(paths: dic
 
 
 @settings(max_examples=100)
-@given(_PATHS, st.sets(st.sampled_from([f"t-{i}" for i in range(9)])))
+@given(PATHS, st.sets(st.sampled_from([f"t-{i}" for i in range(9)])))
 def test_a_candidate_that_joins_or_leaves_never_reorders_the_others(paths: dict[str, Path], leave: set[str]) -> None:
     fewer = {region: path for region, path in paths.items() if region not in leave}
     if not fewer:
@@ -195,7 +109,7 @@ def test_a_candidate_that_joins_or_leaves_never_reorders_the_others(paths: dict[
 
 @settings(max_examples=100)
 @given(
-    _ALIVE,
+    ALIVE,
     st.sampled_from(["latency_ms", "loss_ratio", "delay_variation_ms", "bandwidth_bps", "baseline"]),
     st.floats(0.001, 1),
     st.floats(0.001, 1),
@@ -216,6 +130,9 @@ def test_a_worse_metric_never_raises_a_score(path: Path, metric: str, one: float
 def test_gates_stand_in_order_and_the_first_that_holds_is_the_reason(holds: set[str]) -> None:
     path = Path(
         known=UNKNOWN_REGION not in holds,
+        drained=DRAINED in holds,
+        vetoed=VETOED in holds,
+        ejected=EJECTED in holds,
         healthy=0.0 if UNHEALTHY in holds else NAN,
         down=DOWN in holds,
         age_ms=NAN if NO_DATA in holds else POLICY.stale_after_ms + 1 if STALE in holds else 0.0,
@@ -251,10 +168,13 @@ def test_equal_scores_are_ordered_by_name_and_the_order_is_said_to_be_a_toss() -
 
 
 def test_a_clear_lead_well_measured_is_nearly_sure_and_an_only_candidate_is_sure() -> None:
-    sure = ranked({"a": Path(samples=1e5), "b": Path(samples=1e5, latency_ms=300)}).order_confidence
-    unsure = ranked({"a": Path(samples=4), "b": Path(samples=4, latency_ms=300)}).order_confidence
-    assert 0.5 < unsure < sure
-    assert sure > 0.999
+    def confidence(error: float) -> float:
+        paths = {"a": Path(), "b": Path(latency_ms=44)}
+        return ranked({name: replace(p, log_latency_error=error) for name, p in paths.items()}).order_confidence
+
+    assert 0.5 < confidence(0.3) < confidence(0.05) < confidence(0.01)
+    assert confidence(0.01) > 0.999
+    assert confidence(NAN) == 0.5  # the spread is not known yet
     assert ranked({"a": Path()}).order_confidence == 1
     assert ranked({"a": Path(), "b": Path(down=True)}).order_confidence == 1
     assert ranked({"a": Path(down=True)}).order_confidence == 0
@@ -266,52 +186,89 @@ def test_a_path_faster_than_a_microsecond_is_ranked_like_any_other() -> None:
     assert 0.5 <= result.order_confidence <= 1
 
 
-@settings(max_examples=100)
-@given(_PATHS)
-def test_modes_are_normal_with_anything_eligible_else_panic_with_fresh_data_else_thin(paths: dict[str, Path]) -> None:
-    result = ranked(paths)
-    fresh = any(p.age_ms <= POLICY.stale_after_ms for p in paths.values())
-    if None in result.reasons:
-        assert result.mode is Mode.NORMAL
+@settings(max_examples=200)
+@given(PATHS, st.floats(0, 1), st.integers(0, 4))
+def test_modes_are_thin_with_too_little_fresh_data_else_panic_with_too_few_eligible_else_normal(
+    paths: dict[str, Path], fresh_ratio_min: float, eligible_min: int
+) -> None:
+    policy = replace(POLICY, fresh_ratio_min=fresh_ratio_min, eligible_min=eligible_min)
+    result = ranked(paths, policy)
+    fresh = [p.trusted and p.age_ms <= policy.stale_after_ms for p in paths.values()]
+    if not any(fresh) or sum(fresh) / len(fresh) < fresh_ratio_min:
+        assert result.mode is Mode.THIN
     else:
-        assert result.mode is (Mode.PANIC if fresh else Mode.THIN)
+        assert result.mode is (Mode.PANIC if result.reasons.count(None) < eligible_min else Mode.NORMAL)
 
 
-@settings(max_examples=150)
-@given(_PATHS)
-def test_nobody_known_to_be_dead_is_ever_chosen_and_only_normal_and_panic_choose(paths: dict[str, Path]) -> None:
-    result = ranked(paths)
-    best, reason = result.best(), reasons(result)
-    if best is not None:
+@settings(max_examples=200)
+@given(PATHS, st.integers(0, 4), st.sets(st.sampled_from(REGIONS)))
+def test_nobody_known_to_be_dead_is_ever_chosen_and_nobody_ineligible_while_another_is_eligible(
+    paths: dict[str, Path], eligible_min: int, wait: set[str]
+) -> None:
+    """Whoever waits for failback is chosen when nobody else is eligible."""
+    result = ranked(paths, replace(POLICY, eligible_min=eligible_min))
+    waits = np.array([r in wait for r in result.regions]) & result.eligible
+    best, reason = result.best(waits), reasons(result)
+    eligible = {r for r in reason if reason[r] is None}
+    if eligible:
+        assert best in (eligible - wait or eligible)
+    elif best is not None:
         assert reason[best] not in DEAD
-        assert result.mode is not Mode.THIN
-        assert reason[best] is None or result.mode is Mode.PANIC
+        assert result.mode is Mode.PANIC
     elif result.mode is Mode.PANIC:
         assert set(reason.values()) <= DEAD
 
 
 def test_panic_picks_the_least_bad_of_those_that_may_be_alive() -> None:
     paths = {
-        "down": Path(down=True),  # fresh, so this is PANIC and not THIN
+        "down": Path(down=True),
+        "drained": Path(drained=True),
+        "unhealthy": Path(healthy=0.0, latency_ms=1.0),
         "stale-far": Path(age_ms=20_000, latency_ms=200),
         "stale-near": Path(age_ms=20_000, latency_ms=20),
-        "unhealthy": Path(healthy=0.0, age_ms=20_000, latency_ms=1.0),
-    }
+    }  # three of five are fresh, so this is PANIC and not THIN
     result = ranked(paths)
     assert result.mode is Mode.PANIC
     assert result.best() == "stale-near"
     assert result.usable("stale-far")
-    assert not result.usable("down")
-    assert not result.usable("unhealthy")
-    dead = ranked({"down": paths["down"]})
+    assert [result.usable(r) for r in ("down", "drained", "unhealthy")] == [False] * 3
+    dead = ranked({"down": paths["down"], "drained": paths["drained"]})
     assert (dead.mode, dead.best()) == (Mode.PANIC, None)
 
 
-def test_thin_chooses_nobody_and_leaves_the_target_in_use_unless_it_is_dead() -> None:
-    result = ranked({"stale": Path(age_ms=20_000), "never": Path(age_ms=NAN), "dead": Path(healthy=0.0, age_ms=20_000)})
+def test_one_that_waits_for_failback_is_chosen_before_one_that_nobody_sees() -> None:
+    policy = replace(POLICY, eligible_min=2)
+    result = ranked({"stale": Path(age_ms=20_000, latency_ms=1.0), "waits": Path()}, policy)
+    assert result.mode is Mode.PANIC
+    assert result.best(np.array([False, True])) == "waits"
+
+
+def test_in_panic_a_target_that_is_not_eligible_may_not_stay_beside_one_that_is() -> None:
+    """The mode may be PANIC because one of two is too few: it is still better than one that is vetoed or unseen."""
+    policy = replace(POLICY, eligible_min=2)
+    for bad in (Path(age_ms=20_000), Path(vetoed=True), Path(ejected=True)):
+        result = ranked({"bad": replace(bad, latency_ms=1.0), "good": Path()}, policy)
+        assert result.mode is Mode.PANIC
+        assert result.best() == "good"
+        assert [result.usable(r) for r in ("bad", "good")] == [False, True]
+
+
+def test_thin_chooses_nobody_unseen_and_leaves_the_target_in_use_unless_it_is_dead() -> None:
+    paths = {"stale": Path(age_ms=20_000), "never": Path(age_ms=NAN), "dead": Path(healthy=0.0, age_ms=20_000)}
+    paths["drained"] = Path(drained=True, age_ms=20_000)
+    result = ranked(paths)
     assert result.mode is Mode.THIN
     assert result.best() is None
-    assert [result.usable(r) for r in ("stale", "never", "dead", "gone", None)] == [True, True, False, False, False]
+    assert [result.usable(r) for r in ("stale", "never")] == [True, True]
+    assert [result.usable(r) for r in ("dead", "drained", "gone", None)] == [False] * 4
+
+
+def test_thin_with_a_few_measured_keeps_the_target_and_has_one_to_go_to_when_it_dies() -> None:
+    paths = {"stale": Path(age_ms=20_000), "stale-too": Path(age_ms=20_000), "seen": Path()}
+    result = ranked(paths)
+    assert result.mode is Mode.THIN
+    assert result.usable("stale")
+    assert result.best() == "seen"
 
 
 def test_in_normal_a_target_that_is_not_eligible_may_not_stay() -> None:
@@ -320,13 +277,17 @@ def test_in_normal_a_target_that_is_not_eligible_may_not_stay() -> None:
     assert [result.usable(r) for r in ("good", "stale")] == [True, False]
 
 
+def test_what_only_suspect_agents_report_is_stale_however_new_it_is() -> None:
+    assert reasons(ranked({"good": Path(), "doubted": Path(trusted=False)})) == {"good": None, "doubted": STALE}
+
+
 def test_one_who_says_healthy_revives_nobody() -> None:
     paths = {"down": Path(down=True, healthy=1.0), "stale": Path(age_ms=20_000, healthy=1.0), "good": Path()}
     assert reasons(ranked(paths)) == {"down": DOWN, "stale": STALE, "good": None}
 
 
 @settings(max_examples=60)
-@given(_ALIVE, st.floats(0, 65_536), st.floats(0, 1))
+@given(ALIVE, st.floats(0, 65_536), st.floats(0, 1))
 def test_a_liar_moves_a_measured_candidate_within_a_bound(path: Path, latency_ms: float, loss_ratio: float) -> None:
     """Both metrics lied about: 45 % of their whole shares of the weight's range, and not more."""
     honest = replace(

@@ -2,8 +2,8 @@
 
 A *view* is one agent's picture of one target. Its averages are exponential in event time: a pane counts with
 exp(-age / tau) whenever it arrives, so an outage's backlog changes the past and not the present. Three things depend on
-what had arrived: delay variation is measured from the least delay known by then, an answer that comes late forgives the
-failures after it too, and which silent pane began a loss episode is judged by the panes before it that are known.
+what had arrived: delay variation and the spread are measured from what was known by then, an answer that comes late
+forgives the failures after it too, and which silent pane began a loss episode is judged by those known before it.
 
 *Latency* is a geometric mean (of the panes' means): delay is judged by ratios, and one slow second among good ones
 weighs as much as one fast second among bad ones. The fast average decides; the slow one is for what happened before.
@@ -38,7 +38,7 @@ _MID_MS: Final = bucket_mid_ms(np.arange(BUCKETS))
 _NEVER: Final = -(1 << 62)
 LOSS_TAUS: Final = 3  # fast time constants over which losses are counted
 _FORGET_TAUS: Final = 20  # exp(-20): a sample of then counts 2e-9
-_UNKNOWN: Final = -2  # a pair of names that no row had yet
+_UNKNOWN: Final = -2
 _TABLES_MAX: Final = 64
 _LEAST_MS: Final = 1e-3  # panes count whole microseconds: a shorter one is 0, and has no logarithm
 _STEP_LOG_MAX: Final = 0.5  # of ln latency: a change of level is no spread
@@ -107,8 +107,12 @@ class Paths:
         heard_ms = observed_ms - np.maximum(0, now_ms - (rows["pane_at_ms"] + panes.pane_ms))
         taus_ms = np.array([[policy.fast_tau_ms], [LOSS_TAUS * policy.fast_tau_ms], [policy.slow_tau_ms]])
         rows |= {"view": view, "failed": failed, "own": own, "heard_ms": heard_ms}
+        if np.bincount(view).max() == 1:  # the usual case: of each view one pane
+            self._fold_once(rows, taus_ms)
+            return
+        rows["before"] = _silent_before(rows)
         for part in _rounds(view, rows["pane_at_ms"]):
-            self._fold_once(rows if part is None else _only(rows, part), taus_ms)
+            self._fold_once(_only(rows, part), taus_ms)
 
     def _fold_once(self, rows: dict[str, Array], taus_ms: Array) -> None:
         """Rows of as many views, so that each is one step of its view. Shapes: (rows,), `taus_ms` (3, 1)."""
@@ -125,7 +129,10 @@ class Paths:
         if np.count_nonzero(failed) or np.count_nonzero(runs):
             probed = heard | (failed > 0)
             # A pane without an answer, after another without one, continues an episode.
-            continues = ~heard & (runs.sum(axis=0) > 0) & (at > answered_before)
+            silent = (runs.sum(axis=0) > 0) & (at > answered_before)
+            if "before" in rows:
+                silent = np.where(rows["before"] == _UNKNOWN, silent, rows["before"] == 1)
+            continues = ~heard & silent
             begun = np.where(continues, 0, own)
             runs[:, answered_at > answered_before] = 0
             c["unanswered_run"][view], c["shared_run"][view] = runs + (at > answered_at) * np.array((own, failed - own))
@@ -279,11 +286,22 @@ def _only(rows: dict[str, Array], keep: Array) -> dict[str, Array]:
     return {n: v[entries] if n in PathPanes.ENTRIES else v[keep] for n, v in rows.items()}
 
 
-def _rounds(view: Array, at: Array) -> Iterator[Array | None]:
-    """Masks (rows,) so that each holds a view once, earlier panes first; None: all rows, the usual case."""
-    if np.bincount(view).max() == 1:
-        yield None
-        return
+def _silent_before(rows: dict[str, Array]) -> Array:
+    """(rows,) 1: the view's pane before it in the same record was silent; 0: it was not; _UNKNOWN: it is the first.
+
+    A pane in which nothing was sent is none.
+    """
+    view, answered, failed = rows["view"], rows["outcomes"][:, Outcome.ANSWERED], rows["failed"]
+    found = np.full(len(view), _UNKNOWN)
+    order = np.lexsort((rows["pane_at_ms"], view))
+    order = order[(answered + failed > 0)[order]]
+    same = view[order[1:]] == view[order[:-1]]
+    found[order[1:][same]] = answered[order[:-1][same]] == 0
+    return found
+
+
+def _rounds(view: Array, at: Array) -> Iterator[Array]:
+    """Masks (rows,) so that each holds a view once, earlier panes first."""
     order = np.lexsort((at, view))
     starts = np.flatnonzero(np.diff(view[order], prepend=-1))
     turn = np.empty(len(view), np.int64)

@@ -65,8 +65,8 @@ def flips(order: Array, eligible: Array, log_score: Array, network: NetworkWeigh
     able = eligible & np.isfinite(size[smallest, path])
     able[order[0]] = False
     metric, path = smallest[able], path[able]
-    with np.errstate(invalid="ignore"):
-        to = network.scale.at_impairment(network.impairment - size)
+    # Bounded for the sake of those that no change would lift: theirs is thrown away.
+    to = network.scale.at_impairment(np.minimum(np.maximum(network.impairment - size, 0.0), 1.0))
     values = significant(np.array((network.values[metric, path], to[metric, path]))).tolist()
     for i, row, before, after in zip(path.tolist(), metric.tolist(), *values, strict=True):
         found[i] = Flip(METRICS[row], before, after)

@@ -33,8 +33,8 @@ class Scale:
     good: Array
     bad: Array
     exponent: Array
-    _zero: Array  # of the metric made straight, and how steeply it rises to 1
-    _slope: Array
+    _zero: Array  # of the metric made straight, and how far it is from there to 1
+    _span: Array
 
     @classmethod
     def of(cls, policy: Policy) -> Scale:
@@ -44,11 +44,11 @@ class Scale:
         exponent = [policy.latency_exponent, policy.loss_exponent, policy.delay_variation_exponent]
         ends = np.array([[*good, policy.bandwidth_good_bps]]).T, np.array([[*bad, policy.bandwidth_bad_bps]]).T
         zero, one = map(_straight, ends)
-        return cls(*ends, np.array([[*exponent, policy.bandwidth_exponent]]).T, zero, 1 / (one - zero))
+        return cls(*ends, np.array([[*exponent, policy.bandwidth_exponent]]).T, zero, one - zero)
 
     def impairment(self, values: Array) -> Array:
         """(metrics, paths) in [0, 1] of the metrics' values; NaN stays NaN."""
-        return np.minimum(np.maximum((_straight(values) - self._zero) * self._slope, 0.0), 1.0)  # type: ignore[no-any-return]
+        return np.minimum(np.maximum((_straight(values) - self._zero) / self._span, 0.0), 1.0)
 
     def at_impairment(self, impairments: Array) -> Array:
         """(metrics, paths) values at these impairments: the inverse of `impairment` between good and bad."""

@@ -13,6 +13,7 @@ from streams.core.ranking import Ranked, rank
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS
 from tests.streams.core.policy import STATED
+from tests.streams.core.weighing import rows
 
 POLICY: Final = replace(STATED, latency_bad_ms=600.0, loss_good_ratio=0.002, loss_bad_ratio=0.3)
 NAN: Final = float("nan")
@@ -61,10 +62,9 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         vetoed=column("vetoed", bool),
         suspicion_ratio=column("down"),
     )
-    injected = dict.fromkeys(METRICS, unknown) | {
+    said = dict.fromkeys(METRICS, unknown) | {
         "latency_ms": column("said_latency_ms"),
         "loss_ratio": column("said_loss_ratio"),
-        "healthy": column("healthy"),
     }
     return rank(
         list(paths),
@@ -73,7 +73,8 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         baseline=column("baseline"),
         known=column("known", bool),
         bandwidth_bps=column("bandwidth_bps"),
-        injected=injected,
+        injected=rows(said),
+        unhealthy=column("healthy") == 0,
         drained=column("drained", bool),
         ejected=column("ejected", bool),
     )

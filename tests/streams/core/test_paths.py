@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from schemas.records import Array, Outcome, Policy
 from streams.core.numbers import proven_share
-from streams.core.paths import LOSS_TAUS, Paths
+from streams.core.paths import LOSS_TAUS, SUM, Paths
 from streams.core.state import from_columns, from_scalars, to_columns, to_scalars
-from streams.core.views import _NOW_Z as NOW_Z
-from streams.core.views import PathMetrics
+from streams.core.views import _LOSS_Z, PathMetrics
 from streams.core.views import metrics as joined
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PANE_MS, Sample, each, panes
@@ -111,7 +110,7 @@ def test_neither_order_nor_splitting_changes_what_is_averaged(samples: list[Samp
     place = [number[pair] for pair in _pairs(whole)]
     for name in ("fast_answered", "fast_log", "fast_panes", "loss_sent", "loss_failed", "slow_answered", "slow_log"):
         np.testing.assert_allclose(
-            shuffled.columns[name][place], whole.columns[name], rtol=1e-9, atol=1e-12, err_msg=name
+            shuffled.sums[SUM[name]][place], whole.sums[SUM[name]], rtol=1e-9, atol=1e-12, err_msg=name
         )
 
 
@@ -210,7 +209,7 @@ def test_one_lost_probe_among_many_is_next_to_no_loss(probes: int, ratio_max: fl
     assert 0 < only(found.loss_ratio) < ratio_max
     # What is claimed is what the probes of the loss window prove.
     sent = probes * (1 - np.exp(-60 * PANE_MS / LOSS_TAU_MS)) / (1 - np.exp(-PANE_MS / LOSS_TAU_MS))
-    proven = float(proven_share(np.array(1.0), np.array(sent), NOW_Z))
+    proven = float(proven_share(np.array(1.0), np.array(sent), float(_LOSS_Z[0, 0])))
     assert only(found.fast_loss_ratio) == pytest.approx(proven, rel=1e-3)
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from schemas.records import Array, Flip, Policy
 from streams.core.sensitivity import better_probability, order_confidence
-from streams.core.weights import METRICS, at_impairment, impairment
+from streams.core.weights import METRICS
 from tests.streams.core.ranks import ALIVE, PATHS, POLICY, REGIONS, Path, in_order, ranked
+from tests.streams.core.weighing import at_impairment, impairment
 
 _DRAWS: Final = 20_000
 _SCALED: Final = {

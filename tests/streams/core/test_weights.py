@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from schemas.records import Array, Policy
 from streams.core.baseline import baseline_weights, great_circle_km
-from streams.core.weights import METRICS, log_utility, network_weight
+from streams.core.weights import METRICS
 from tests.streams.core.policy import STATED
+from tests.streams.core.weighing import impairment, shares
 
 POLICY = replace(STATED, latency_bad_ms=600.0, loss_good_ratio=0.002, loss_bad_ratio=0.3)
 FLOOR = math.log(POLICY.utility_floor)
@@ -42,7 +43,7 @@ _ROUNDING = 1e-12
 
 
 def utility(metric: str, value: float, policy: Policy = POLICY) -> float:
-    return float(log_utility(metric, np.array([value]), policy)[0])
+    return float(impairment(metric, np.array([value]), policy)[0]) * math.log(policy.utility_floor)
 
 
 def optional(metric: str) -> st.SearchStrategy[float]:
@@ -60,7 +61,7 @@ def contributions(
     columns: list[dict[str, Array]] = [
         {m: np.array([given_values.get(m, NAN)]) for m in METRICS} for given_values in (measured, injected or {})
     ]
-    found = network_weight(columns[0], columns[1], np.array([confidence]), POLICY).contributions
+    found = shares(columns[0], columns[1], np.array([confidence]), POLICY)
     return {name: float(value[0]) for name, value in found.items()}
 
 
@@ -191,12 +192,12 @@ def test_between_two_measured_paths_an_honest_anchor_apart_no_lie_about_one_metr
 def test_each_path_is_weighed_as_if_it_were_alone(
     paths: list[tuple[dict[str, float], dict[str, float], float]],
 ) -> None:
-    together = network_weight(
+    together = shares(
         {m: np.array([p[0][m] for p in paths]) for m in METRICS},
         {m: np.array([p[1][m] for p in paths]) for m in METRICS},
         np.array([p[2] for p in paths]),
         POLICY,
-    ).contributions
+    )
     for i, (measured, injected, confidence) in enumerate(paths):
         alone = contributions(measured, injected, confidence)
         assert {name: value[i] for name, value in together.items()} == pytest.approx(alone, rel=1e-12, abs=1e-15)
@@ -207,7 +208,7 @@ def test_exponents_of_0_leave_a_metric_out() -> None:
     fast, slow = np.array([1.0]), np.array([600.0])
     unknown = {m: np.array([NAN]) for m in METRICS}
     weights = [
-        sum(network_weight(unknown | {"latency_ms": v}, unknown, np.array([1.0]), policy).contributions.values())
+        sum(float(s[0]) for s in shares(unknown | {"latency_ms": v}, unknown, np.array([1.0]), policy).values())
         for v in (fast, slow)
     ]
     assert weights[0] == weights[1] == math.log(POLICY.pessimistic_utility)

@@ -48,10 +48,9 @@ def sentence(
 
 def _moved(ranked: Ranked, signal: Signal, target: str, before: str) -> str:
     if signal is Signal.DWELL_OVER and before in ranked.regions:
-        return (
-            f"{target} replaces {before}: it led by {ranked.policy.margin_ratio:.3g} or more for long enough, "
-            f"most of all in {_largest_lead(ranked, target, before)}"
-        )
+        score = dict(zip(ranked.regions, ranked.score.tolist(), strict=True))
+        lead = f"{score[target] / score[before] - 1:.2%}"
+        return f"{target} replaces {before}: it leads by {lead}, most of all in {_largest_lead(ranked, target, before)}"
     if before not in ranked.regions:
         return f"{target} replaces {before}, which is no candidate any more"
     return f"{target} replaces {before}, which is {ranked.reasons[ranked.regions.index(before)]}"

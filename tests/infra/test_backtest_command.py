@@ -126,9 +126,9 @@ def test_a_step_has_no_length_in_a_journal(journal: Path) -> None:
 
 
 def test_a_policy_stands_at_the_top_or_under_its_name(tmp_path: Path) -> None:
-    expected = Policy(dwell_ms=1, margin_ratio=0.5)
-    assert read_policy(policy(tmp_path, "a.toml", "dwell_ms = 1\nmargin_ratio = 0.5")) == expected
-    assert read_policy(policy(tmp_path, "b.toml", "[policy]\ndwell_ms = 1\nmargin_ratio = 0.5")) == expected
+    expected = Policy(dwell_ms=9000, margin_ratio=0.5)
+    assert read_policy(policy(tmp_path, "a.toml", "dwell_ms = 9000\nmargin_ratio = 0.5")) == expected
+    assert read_policy(policy(tmp_path, "b.toml", "[policy]\ndwell_ms = 9000\nmargin_ratio = 0.5")) == expected
     assert read_policy(policy(tmp_path, "c.toml", "")) == Policy()
 
 
@@ -136,7 +136,7 @@ def test_a_policy_stands_at_the_top_or_under_its_name(tmp_path: Path) -> None:
 def test_every_mistake_in_a_policy_is_found_at_once(tmp_path: Path, under: str) -> None:
     head = "colour = 1\n[policy]\n" if under else "colour = 1\n"
     path = policy(
-        tmp_path, "a.toml", head + 'dwell = 3\nheartbeat_ms = "x"\nlatency_good_ms = 700\nutility_floor = 0\n'
+        tmp_path, "a.toml", head + 'dwell = 3\nheartbeat_ms = "x"\nlatency_good_ms = 70000\nutility_floor = 0\n'
     )
     with pytest.raises(ConfigError) as raised:
         read_policy(path)
@@ -220,7 +220,7 @@ class Page(HTMLParser):
 
 def test_a_page_has_the_drawing_and_the_numbers_and_loads_nothing(traced: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.html"
-    succeeds("backtest", traced, "--plot", out, "--policy", policy(tmp_path, "a<b.toml", "dwell_ms = 0"))
+    succeeds("backtest", traced, "--plot", out, "--policy", policy(tmp_path, "a<b.toml", "dwell_ms = 0\ndwell_min_ms = 0"))
     text = out.read_text()
     page = Page(text)
     assert page.loads == []

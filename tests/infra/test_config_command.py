@@ -59,7 +59,7 @@ unknown = 1
 [configurations.weights]
 us-east-1 = "heavy"
 [configurations.policy]
-latency_good_ms = 700
+latency_good_ms = 70000
 margin = 2
 heartbeat_ms = 1.5
 [[configurations]]
@@ -227,7 +227,7 @@ def test_apply_waits_for_what_a_real_worker_says(worker: Topics, tmp_path: Path)
         ]  # fmt: skip
 
     mine = tmp_path / "mine.toml"
-    mine.write_text(succeeds("config", "get", "us-east-1", **env).replace("dwell_ms = 3000", "dwell_ms = 4000"))
+    mine.write_text(succeeds("config", "get", "us-east-1", **env).replace("\ndwell_ms = 5000", "\ndwell_ms = 6000"))
     [answer] = apply(mine, code=1)
     assert answer["outcome"] == "rejected", "changed, and still says that it is version 1"
     assert "version 1 is in force" in answer["reason"]
@@ -236,9 +236,9 @@ def test_apply_waits_for_what_a_real_worker_says(worker: Topics, tmp_path: Path)
     mine.write_text(text)
     assert [(a["version"], a["outcome"]) for a in apply(mine)] == [(2, "accepted")]
     in_force_now = json.loads(succeeds("config", "get", "us-east-1", "--json", **env))
-    assert (in_force_now["version"], in_force_now["policy"]["dwell_ms"]) == (2, 4000)
+    assert (in_force_now["version"], in_force_now["policy"]["dwell_ms"]) == (2, 6000)
 
-    mine.write_text(text.replace("version = 2\nbased_on = 1\n", "").replace("4000", "5000"))
+    mine.write_text(text.replace("version = 2\nbased_on = 1\n", "").replace("\ndwell_ms = 6000", "\ndwell_ms = 7000"))
     assert [(a["version"], a["outcome"]) for a in apply(mine)] == [(3, "accepted")], "it follows by itself"
 
     stranger = FailoverConfiguration("sa-east-1", ["us-east-1"], 5, based_on=4)

@@ -1,8 +1,8 @@
 """Another policy beside the one in force: what it would have chosen, and where the two differ.
 
-`engine_under` makes the shadow's engine; `Beside` compares its targets with the real ones. Both are functions of
-journal time: a moment is compared once the journal has passed it by `GRACE_MS`, because a real ranking reaches us some
-time after the journal record that brought it about, and a target that comes a moment later is no difference.
+The shadow's engine is `streams.replay.engine_under`; `Beside` compares its targets with the real ones, in journal time:
+a moment is compared once the journal has passed it by `GRACE_MS`, because a real ranking reaches us some time after the
+journal record that brought it about, and a target that comes a moment later is no difference.
 """
 
 from __future__ import annotations
@@ -11,32 +11,18 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from infra.kafka.reader import TopicReader, offsets_at
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.records import FailoverConfiguration, FailoverRanking, Policy
+from schemas.records import FailoverRanking
 from schemas.topics import named
-from streams.core.engine import Catalogue, FailoverEngine
 
 GRACE_MS: Final = 2000
 # The target in force at a moment was published at a heartbeat before it, at the latest.
 _KNOWN_BEFORE_MS: Final = 600_000
-
-
-def engine_under(policy: Policy) -> type[FailoverEngine]:
-    """FailoverEngine with this policy in place of every configuration's own, those in snapshots too."""
-
-    class UnderPolicy(FailoverEngine):
-        def __init__(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
-            super().__init__(replace(configuration, policy=policy), catalogue)
-
-        def configure(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
-            super().configure(replace(configuration, policy=policy), catalogue)
-
-    return UnderPolicy
 
 
 @dataclass(frozen=True, slots=True)

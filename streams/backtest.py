@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter_ns
 from typing import Final, Protocol
@@ -33,8 +33,9 @@ import numpy as np
 
 from schemas.records import Array, FailoverConfiguration, Outcome, PathPanes, Policy, ProbeBatch
 from schemas.validate import RTT_MS_MAX
-from streams.core.engine import Catalogue, FailoverEngine, Published
+from streams.core.engine import FailoverEngine, Published
 from streams.core.panes import Flush
+from streams.replay import engine_under, without_weights
 from streams.trace_files import Trace
 
 STEP_POLICY_MS: Final = 3000
@@ -212,17 +213,11 @@ class Decisions:
     measured: Callable[[FailoverConfiguration, PathPanes, int], None] | None = None
 
 
-def engine_under(policy: Policy, decisions: Decisions) -> type[FailoverEngine]:
+def noting_engine(policy: Policy, decisions: Decisions) -> type[FailoverEngine]:
     """FailoverEngine with this policy in place of every configuration's own, noting what it decides."""
 
-    class Noting(FailoverEngine):
+    class Noting(without_weights(engine_under(policy))):  # type: ignore[misc]
         _spent_ns = 0
-
-        def __init__(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
-            super().__init__(replace(configuration, policy=policy), catalogue)
-
-        def configure(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
-            super().configure(replace(configuration, policy=policy), catalogue)
 
         def panes(self, panes: PathPanes, now_ms: int, observed_ms: float, appended_at_ms: int) -> None:
             started_ns = perf_counter_ns()
@@ -233,7 +228,7 @@ def engine_under(policy: Policy, decisions: Decisions) -> type[FailoverEngine]:
 
         def tick(self, now_ms: int, observed_ms: float) -> list[Published]:
             started_ns = perf_counter_ns()
-            published = super().tick(now_ms, observed_ms)
+            published: list[Published] = super().tick(now_ms, observed_ms)
             spent_us = (self._spent_ns + perf_counter_ns() - started_ns) / 1000
             decisions.of.setdefault(self.primary, {})[now_ms] = self.target, spent_us
             self._spent_ns = 0
@@ -250,7 +245,7 @@ def run_trace(trace: Trace, policy: Policy, step_policy_ms: int = STEP_POLICY_MS
     regions = region_ids(trace.candidates)
     configuration = FailoverConfiguration(_PRIMARY, regions, 1, weights=dict.fromkeys(regions, 1.0))
     decisions = Decisions()
-    engine = engine_under(policy, decisions)(configuration, {})
+    engine = noting_engine(policy, decisions)(configuration, {})
     for step, panes in enumerate(_panes(trace, regions, step_policy_ms)):
         over_ms = (step + 1) * step_policy_ms
         engine.panes(panes, over_ms, over_ms, over_ms)

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from schemas.records import Array, FailoverConfiguration, Outcome, PathPanes, Policy
-from streams.backtest import NOWHERE, Course, Decisions, Past, Run, engine_under, yardsticks
+from streams.backtest import NOWHERE, Course, Decisions, Past, Run, noting_engine, yardsticks
 from streams.journal import JournalRecord
 from streams.replay import Replay
 
@@ -41,7 +41,7 @@ def run_journal(
     decisions = {name: Decisions() for name in policies}
     decisions[next(iter(policies))].measured = measured.add  # the same for all of them
     replays = [
-        Replay(topic_id=topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine_under(policy, decisions[name]))
+        Replay(topic_id=topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=noting_engine(policy, decisions[name]))
         for name, policy in policies.items()
     ]
     for record in records:

@@ -7,11 +7,11 @@ says how long to wait before a record so that journal time passes at a chosen sp
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from schemas.records import Snapshot
-from streams.core.engine import FailoverEngine
+from schemas.records import FailoverConfiguration, Policy, Snapshot
+from streams.core.engine import Catalogue, FailoverEngine
 from streams.fold import JournalFold, Output
 from streams.journal import JournalRecord
 
@@ -80,6 +80,19 @@ class Replay:
 
 
 _ROUND_RECORDS = 20_000
+
+
+def engine_under(policy: Policy) -> type[FailoverEngine]:
+    """FailoverEngine with this policy in place of every configuration's own, those in snapshots too."""
+
+    class UnderPolicy(FailoverEngine):
+        def __init__(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
+            super().__init__(replace(configuration, policy=policy), catalogue)
+
+        def configure(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
+            super().configure(replace(configuration, policy=policy), catalogue)
+
+    return UnderPolicy
 
 
 def without_weights(engine: type[FailoverEngine]) -> type[FailoverEngine]:

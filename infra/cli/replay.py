@@ -92,11 +92,10 @@ def replay(
     """
     from infra.cli._outputs import Outputs, comparison  # noqa: PLC0415
     from infra.configuration import read_policy  # noqa: PLC0415
-    from infra.shadow import engine_under  # noqa: PLC0415
     from schemas.topics import TOPICS  # noqa: PLC0415
     from streams.core.engine import FailoverEngine  # noqa: PLC0415
     from streams.parallel import ParallelReplay  # noqa: PLC0415
-    from streams.replay import Replay, without_weights  # noqa: PLC0415
+    from streams.replay import Replay, engine_under, without_weights  # noqa: PLC0415
 
     if topic not in TOPICS:
         raise typer.BadParameter(f"{topic!r} is none of {', '.join(TOPICS)}", param_hint="--topic")

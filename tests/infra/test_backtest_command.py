@@ -220,7 +220,9 @@ class Page(HTMLParser):
 
 def test_a_page_has_the_drawing_and_the_numbers_and_loads_nothing(traced: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.html"
-    succeeds("backtest", traced, "--plot", out, "--policy", policy(tmp_path, "a<b.toml", "dwell_ms = 0\ndwell_min_ms = 0"))
+    succeeds(
+        "backtest", traced, "--plot", out, "--policy", policy(tmp_path, "a<b.toml", "dwell_ms = 0\ndwell_min_ms = 0")
+    )
     text = out.read_text()
     page = Page(text)
     assert page.loads == []

@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.shadow import Beside, Turn, engine_under
+from infra.shadow import Beside, Turn
 from schemas.records import FailoverConfiguration, FailoverRanking, Policy
 from streams.core.engine import FailoverEngine
+from streams.replay import engine_under
 from tests.infra.test_watch import P, ranking
 
 A, B = "us-east-1", "eu-central-1"

@@ -25,6 +25,7 @@ above it is kept in 24 bins and fades with slow_tau.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -111,8 +112,8 @@ class Paths:
             self._fold_once(rows, taus_ms)
             return
         rows["before"] = _silent_before(rows)
-        for part in _rounds(view, rows["pane_at_ms"]):
-            self._fold_once(_only(rows, part), taus_ms)
+        for part in _rounds(rows):
+            self._fold_once(part, taus_ms)
 
     def _fold_once(self, rows: dict[str, Array], taus_ms: Array) -> None:
         """Rows of as many views, so that each is one step of its view. Shapes: (rows,), `taus_ms` (3, 1)."""
@@ -300,14 +301,25 @@ def _silent_before(rows: dict[str, Array]) -> Array:
     return found
 
 
-def _rounds(view: Array, at: Array) -> Iterator[Array]:
-    """Masks (rows,) so that each holds a view once, earlier panes first."""
-    order = np.lexsort((at, view))
+def _rounds(rows: dict[str, Array]) -> Iterator[dict[str, Array]]:
+    """The rows in rounds that each hold a view once, earlier panes first."""
+    view = rows["view"]
+    order = np.lexsort((rows["pane_at_ms"], view))
     starts = np.flatnonzero(np.diff(view[order], prepend=-1))
     turn = np.empty(len(view), np.int64)
     turn[order] = np.arange(len(view)) - np.repeat(starts, np.diff(starts, append=len(view)))
-    for number in range(int(turn.max()) + 1):
-        yield turn == number
+    # Put in order once, so that a round is a slice: an outage's backlog has thousands of them.
+    order = np.argsort(turn, kind="stable")
+    first_entry = np.cumsum(rows["buckets"], dtype=np.int64) - rows["buckets"]
+    buckets = rows["buckets"][order].astype(np.int64)
+    last_entry = np.cumsum(buckets)
+    entry = np.repeat(first_entry[order] - (last_entry - buckets), buckets) + np.arange(buckets.sum())
+    rows = {n: v[entry] if n in PathPanes.ENTRIES else v[order] for n, v in rows.items()}
+    ends = np.cumsum(np.bincount(turn)).tolist()
+    entry_ends = [0, *last_entry.tolist()]
+    for begin, end in pairwise([0, *ends]):
+        inside = slice(entry_ends[begin], entry_ends[end])
+        yield {n: v[inside] if n in PathPanes.ENTRIES else v[begin:end] for n, v in rows.items()}
 
 
 def _silent_everywhere(rows: dict[str, Array], failed: Array) -> Array:

@@ -43,6 +43,7 @@ def test_from_any_checkpoint_the_rest_of_the_journal_gives_the_same_bytes(kafka:
     assert len(offsets) < len([r for r in written if r.partition == ALPHA and r.key == SHARED.encode()])
     whole = JournalFold(topic="observations", topic_id=topic_id, partition=ALPHA, tick_ms=1000, phase_ms=300)
     full = {record.offset: whole.apply(record) for record in journal}
+    told = 0
     for number, shared in enumerate(found):
         if shared.key != SHARED:
             continue
@@ -52,4 +53,5 @@ def test_from_any_checkpoint_the_rest_of_the_journal_gives_the_same_bytes(kafka:
         rest = folded(fold, [r for r in journal if r.offset >= shared.next_offset])
         expected = [(o.topic, o.value) for offset, made in full.items() if offset >= shared.next_offset for o in made]
         assert rest == expected
-        assert rest or shared.next_offset == len(journal)
+        told += len(rest)
+    assert told, "some of them had something to tell"

@@ -161,13 +161,19 @@ def running(folder: Path, say: Callable[[str], None]) -> Iterator[Pipeline]:
         publisher = stack.enter_context(Publisher(broker.bootstrap, client_id="demo", topic_prefix=prefix))
         player = TracePlayer(publisher, network.result())
         _configure(publisher, player)
+        observer = stack.enter_context(Observer(broker.bootstrap, prefix))
+        pipeline = Pipeline(broker.bootstrap, prefix, redis_url, worker, child("sink", "redis"), player, observer)
+        say("configuration published, worker and sink start")
+        # What is measured of a primary that nobody has configured yet would be a dead letter.
+        primaries = set(player.network.primaries)
+        wait_until(
+            lambda: primaries <= observer.rankings.keys(), STARTUP_TIMEOUT_S, "every configuration", children=children
+        )
         playing = threading.Thread(target=player.run, name="trace player", daemon=True)
         playing.start()
         stack.callback(playing.join)
         stack.callback(player.stop)
-        observer = stack.enter_context(Observer(broker.bootstrap, prefix))
-        pipeline = Pipeline(broker.bootstrap, prefix, redis_url, worker, child("sink", "redis"), player, observer)
-        say("configuration published, agents play, worker and sink start")
+        say("configurations in force, agents play")
         wait_until(lambda: not pipeline.missing, STARTUP_TIMEOUT_S, "a target for every primary", children=children)
         say(f"a target for each of {len(player.network.primaries)} primaries")
         yield pipeline

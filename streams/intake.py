@@ -52,6 +52,8 @@ _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush 
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
 _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule
 _PATHS_MAX: Final = 10_000  # targets times methods of one message: each costs memory, though no sample points to it
+_SILENT_MS: Final = 3000  # a partition that brought nothing for so long is looked into ...
+_MISSED_MAX: Final = 500  # ... for so many records at a time
 _SETTLING_MAX: Final = 8  # flushes of a partition that are sent and not committed yet
 
 
@@ -108,6 +110,7 @@ class Intake:
         self._tick = encode(Tick(worker))
         self._rule = Rule(config.tick_ms, config.flush_samples_max)
         self._partitions: dict[Place, _Partition] = {}
+        self._now_ms = 0  # wall clock, as `idle` was last told
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Intake:
         p = self._partitions.get(place)
         if p is None or p.generation != self._broker.generation():  # opened while a rebalance was under way
             p = await self._open(place)
+        p.touched_at_ms = self._now_ms
         if record.offset < p.next_offset:
             return
         if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
@@ -278,7 +282,10 @@ class Intake:
     # -- time -------------------------------------------------------------------------------------------------------
 
     async def idle(self, now_ms: int, owned: Sequence[Place]) -> None:
-        """Settle forwarded records; append a Tick where a flush waits for its end, or nothing comes at all."""
+        """Settle forwarded records, look after silent partitions, append a Tick where a flush waits for its end."""
+        self._now_ms = now_ms
+        for place in owned:
+            await self._look_after(place)
         for place, p in list(self._partitions.items()):
             if p.unsettled:
                 await self._settle_forwarded(place, p)
@@ -296,6 +303,19 @@ class Intake:
             ):
                 known.ticked_at = tick
                 await self._broker.send(SAMPLES, None, self._tick, place.partition)
+
+    async def _look_after(self, place: Place) -> None:
+        """Read directly what a silent partition has: Faust drops what a rebalance finds fetched, and may never bring it
+        again; only a later record would show that something is missing, and a configuration may be the last for days.
+        """
+        p = self._partitions.get(place)
+        if p is None or p.generation != self._broker.generation():
+            p = await self._open(place)
+            p.touched_at_ms = self._now_ms
+        elif self._now_ms - p.touched_at_ms >= _SILENT_MS:
+            p.touched_at_ms = self._now_ms
+            for missed in await self._broker.read(place, p.next_offset, p.next_offset + _MISSED_MAX):
+                await self._one(place, p, missed)
 
     async def stop(self) -> None:
         """What is forwarded gets confirmed; a flush under way is made again by whoever comes next."""

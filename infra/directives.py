@@ -45,9 +45,10 @@ def in_force(directives: Iterable[OperatorDirective], now_ms: int) -> list[Opera
 def sentence(d: OperatorDirective) -> str:
     """What a directive says, for people."""
     whose = f"of {d.primary_region}" if d.primary_region is not None else "of every primary"
+    nobody = f"{d.primary_region} may not choose" if d.primary_region is not None else "no primary may choose"
     return {
         Directive.PIN: f"the target of {d.primary_region} is {d.region}",
-        Directive.DRAIN: f"{d.region} is no target {whose}",
+        Directive.DRAIN: f"{nobody} {d.region}",
         Directive.FREEZE: f"the target {whose} stays as it is",
         Directive.STOP_ACTIONS: f"no path {whose} is acted upon",
     }.get(Directive(d.kind), d.kind)

@@ -63,6 +63,7 @@ def make_app() -> typer.Typer:
 def main() -> NoReturn:
     """Run the command line of this process, and end it."""
     # As an exception, so that files are closed and children ended on the way out.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     try:
         make_app()(prog_name="proxima")

@@ -231,6 +231,7 @@ def _send(client: ClientConfig, directive: OperatorDirective, timeout_s: float, 
     from infra.times import clock  # noqa: PLC0415
     from schemas.codec import to_plain  # noqa: PLC0415
 
+    _check_known(client, directive)
     answer = direct(client.kafka.bootstrap, directive, prefix=client.kafka.topic_prefix, timeout_s=timeout_s)
     facts: dict[str, Any] = {"directive": to_plain(directive), "outcome": answer.outcome, "reason": answer.reason}
     if as_json:
@@ -242,6 +243,23 @@ def _send(client: ClientConfig, directive: OperatorDirective, timeout_s: float, 
         say(f"{directive.directive_id}: {answer.outcome}: {answer.reason}\n    {sentence(directive)}, {until}")
     if not answer.is_good:
         raise ProximaError(f"{directive.directive_id} is {answer.outcome}", where=client.kafka.bootstrap)
+
+
+def _check_known(client: ClientConfig, directive: OperatorDirective) -> None:
+    """Say at once what no worker would take: a primary or candidate that nobody configured."""
+    from infra.asking import known  # noqa: PLC0415
+
+    primary, kafka = directive.primary_region, client.kafka
+    configurations = known(kafka.bootstrap, kafka.topic_prefix).configurations
+    if primary is None or not configurations:
+        return
+    if primary not in configurations:
+        there = ", ".join(sorted(configurations))
+        raise ProximaError(f"{primary} has no failover configuration", where=kafka.bootstrap, do=f"there is {there}")
+    candidates = configurations[primary].potential_failover_regions
+    if directive.region is not None and directive.region not in candidates:
+        what = f"{directive.region} is no candidate of {primary}"
+        raise ProximaError(what, where=kafka.bootstrap, do=f"there is {', '.join(candidates)}")
 
 
 def _author(stated: str | None) -> str:

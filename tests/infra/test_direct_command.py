@@ -142,7 +142,7 @@ def test_without_a_worker_it_is_on_the_topic_and_unanswered(topics: Topics) -> N
     listed = json.loads(succeeds("direct", "list", "--json", **env))
     assert [d["directive_id"] for d in listed] == ["drain-1", "stop-1", pinned["directive_id"], "freeze-1"]
     text = succeeds("direct", "list", **env)
-    assert "us-east-1 is no target of every primary, until 2" in text
+    assert "no primary may choose us-east-1, until 2" in text
     assert "anna: launch" in text
 
     fails(1, "direct", "lift", "drain-1", "--because", "done", *short, **env)

@@ -38,6 +38,7 @@ IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
 # How often a store is asked whether it still has everything when there is nothing to write.
 CHECK_EVERY_S: Final = 2.0
 COMMIT_EVERY_S: Final = 0.2
+COMMIT_ANSWER_S: Final = 5.0
 LEAVE_TIMEOUT_S: Final = 10.0
 _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
@@ -355,9 +356,11 @@ class SinkRunner:
     def _commit_sometimes(self) -> None:
         """Not after every flush: at a low rate that is every record, and each costs the group's coordinator a write."""
         now_s = time.monotonic()
-        if self._is_committing or self._flushed == self._committed:
+        if self._flushed == self._committed:
             return
-        if now_s >= self._committed_at_s + COMMIT_EVERY_S:
+        # One at a time; but a coordinator that dies may leave a commit unanswered for long, and another is the remedy.
+        pause_s = COMMIT_ANSWER_S if self._is_committing else COMMIT_EVERY_S
+        if now_s >= self._committed_at_s + pause_s:
             self._committed_at_s = now_s
             self._commit(wait=False)
 

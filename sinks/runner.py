@@ -39,6 +39,7 @@ IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
 CHECK_EVERY_S: Final = 2.0
 COMMIT_EVERY_S: Final = 0.2
 COMMIT_ANSWER_S: Final = 5.0
+COMMIT_AGAIN_S: Final = 10.0
 LEAVE_TIMEOUT_S: Final = 10.0
 _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
@@ -356,8 +357,10 @@ class SinkRunner:
     def _commit_sometimes(self) -> None:
         """Not after every flush: at a low rate that is every record, and each costs the group's coordinator a write."""
         now_s = time.monotonic()
-        if self._flushed == self._committed:
-            return
+        if not self._is_committing and self._flushed == self._committed:
+            if not self._flushed or now_s < self._committed_at_s + COMMIT_AGAIN_S:
+                return
+            self._committed.clear()  # said again now and then: a broker that died may have forgotten it
         # One at a time; but a coordinator that dies may leave a commit unanswered for long, and another is the remedy.
         pause_s = COMMIT_ANSWER_S if self._is_committing else COMMIT_EVERY_S
         if now_s >= self._committed_at_s + pause_s:

@@ -38,8 +38,6 @@ IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
 # How often a store is asked whether it still has everything when there is nothing to write.
 CHECK_EVERY_S: Final = 2.0
 COMMIT_EVERY_S: Final = 0.2
-COMMIT_ANSWER_S: Final = 5.0
-COMMIT_AGAIN_S: Final = 10.0
 LEAVE_TIMEOUT_S: Final = 10.0
 _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
@@ -324,6 +322,8 @@ class SinkRunner:
     def _place(self) -> None:
         """Read on where the store stands, else where we stand, else where the group does."""
         stands = self._sink.assigned(sorted(self._owned))
+        # What the store has is committed too: a rebalance may come between a flush and its commit.
+        self._flushed.update((place, offset) for place, offset in stands.items() if offset > 0)
         self._consumer.assign([_at(place, stands.get(place, self._next.get(place))) for place in sorted(self._owned)])
         self._unplaced.clear()
 
@@ -357,13 +357,9 @@ class SinkRunner:
     def _commit_sometimes(self) -> None:
         """Not after every flush: at a low rate that is every record, and each costs the group's coordinator a write."""
         now_s = time.monotonic()
-        if not self._is_committing and self._flushed == self._committed:
-            if not self._flushed or now_s < self._committed_at_s + COMMIT_AGAIN_S:
-                return
-            self._committed.clear()  # said again now and then: a broker that died may have forgotten it
-        # One at a time; but a coordinator that dies may leave a commit unanswered for long, and another is the remedy.
-        pause_s = COMMIT_ANSWER_S if self._is_committing else COMMIT_EVERY_S
-        if now_s >= self._committed_at_s + pause_s:
+        if self._is_committing or self._flushed == self._committed:
+            return
+        if now_s >= self._committed_at_s + COMMIT_EVERY_S:
             self._committed_at_s = now_s
             self._commit(wait=False)
 

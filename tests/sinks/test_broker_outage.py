@@ -26,5 +26,5 @@ def test_a_killed_broker_is_a_pause_and_no_reason_to_hang(redis_target: RedisTar
             cluster.restart(1)
             publish(bootstrap, "", rankings[250:])
             wait_until(lambda: redis_target.served() == latest_of(rankings), 60, "the rest")
-            wait_until(lambda: committed(bootstrap, "", "test") == ends(bootstrap, ""), 150, "the commit")
+            wait_until(lambda: committed(bootstrap, "", "test") == ends(bootstrap, ""), 30, "the commit")
             cluster.kill(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.kafka.admin import admin_client
 from infra.processes import wait_until
 from schemas.errors import StoreUnavailableError
 from sinks.runner import Meta
@@ -178,6 +179,22 @@ def test_a_sink_that_starts_beside_an_emptied_redis_does_not_trust_its_commits(
     redis_target.client.flushall()
     with pipeline.running(redis_target.open(pipeline.prefix)):
         wait_until(lambda: redis_target.served(pipeline.prefix) == latest_of(rankings), 20, "the rankings again")
+
+
+@pytest.mark.kafka
+def test_a_group_that_forgot_its_commits_is_told_what_redis_has(redis_target: RedisTarget, pipeline: Pipeline) -> None:
+    rankings = [ranking(p, s) for s in range(1, 4) for p in PRIMARIES]
+    publish(pipeline.bootstrap, pipeline.prefix, rankings)
+    with pipeline.running(redis_target.open(pipeline.prefix)):  # commits when it ends
+        wait_until(lambda: redis_target.served(pipeline.prefix) == latest_of(rankings), 30, "the rankings")
+    group = f"{pipeline.prefix}proxima-sink-test"
+    admin = admin_client(pipeline.bootstrap)  # kept: its futures die with it
+    admin.delete_consumer_groups([group], request_timeout=10)[group].result(20)
+    assert not committed(pipeline.bootstrap, pipeline.prefix, "test")
+    told = ends(pipeline.bootstrap, pipeline.prefix)
+    with pipeline.running(redis_target.open(pipeline.prefix)) as runner:  # nothing is left to read, and so nothing to flush
+        wait_until(lambda: committed(pipeline.bootstrap, pipeline.prefix, "test") == told, 30, "the commit")
+    assert runner.counts.taken == 0
 
 
 @pytest.mark.kafka

@@ -192,7 +192,7 @@ def test_a_group_that_forgot_its_commits_is_told_what_redis_has(redis_target: Re
     admin.delete_consumer_groups([group], request_timeout=10)[group].result(20)
     assert not committed(pipeline.bootstrap, pipeline.prefix, "test")
     told = ends(pipeline.bootstrap, pipeline.prefix)
-    with pipeline.running(redis_target.open(pipeline.prefix)) as runner:  # nothing is left to read, and so nothing to flush
+    with pipeline.running(redis_target.open(pipeline.prefix)) as runner:  # nothing is left to read
         wait_until(lambda: committed(pipeline.bootstrap, pipeline.prefix, "test") == told, 30, "the commit")
     assert runner.counts.taken == 0
 

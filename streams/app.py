@@ -9,6 +9,7 @@ to lose records when tables recover, to commit past what was not acknowledged, a
 * a send that fails ends the process at once (`os._exit`): nothing may follow a lost record;
 * an exception in an agent would leave a living worker that consumes nothing: it ends the process instead;
 * it takes 100 us for each message: all that a fetch brought of a partition is one message to it;
+* it sleeps a second when it starts and two when it ends: not here;
 * it waits up to 1.5 s for partitions that are empty while others have records: fetches are short, queues just full;
 * reading back (snapshots, offsets that Faust skipped) goes through a plain consumer of ours: `seek` in Faust loses
   records.
@@ -28,7 +29,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import faust
 import faust.transport.drivers.aiokafka as driver
@@ -37,13 +38,16 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from confluent_kafka import TopicCollection
 from confluent_kafka.admin import AdminClient
+from faust.tables import TableManager
 
 from schemas.config import WorkerConfig
 from schemas.errors import ConfigError, KafkaUnavailableError
 from schemas.topics import JOURNAL_BYTES_MAX, TOPICS
 from streams.broker import Place, Stage
-from streams.core.engine import FailoverEngine
 from streams.journal import JournalRecord
+
+if TYPE_CHECKING:
+    from streams.core.engine import FailoverEngine
 
 log = logging.getLogger("proxima")
 
@@ -57,7 +61,7 @@ _M_MMAP_THRESHOLD: Final = -3
 _STAGES: Final = ("intake", "decide")
 
 
-def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = FailoverEngine) -> NoReturn:
+def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None = None) -> NoReturn:
     """Run one stage until SIGTERM (exit 0) or a failure (exit 70 or 1); `engine` is for tests that need a broken one.
 
     Raises KafkaUnavailableError when the broker or a topic is missing, ConfigError for a stage that there is not.
@@ -65,7 +69,7 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] = Fa
     if name not in _STAGES:
         raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
     _tune_memory()
-    worker = faust.Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
+    worker = _Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
     worker.spinner = None  # it sets every logger to DEBUG, for lines that nobody sees
     worker.execute_from_commandline()
     raise SystemExit(0)  # Faust has exited already
@@ -80,7 +84,7 @@ def _tune_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 29)
 
 
-def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust.App:
+def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -> faust.App:
     kafka, session_s = config.kafka, config.worker.session_timeout_s
     driver.Transport.Consumer = _Consumer
     driver.Producer._settings_extra = lambda _: {"acks": "all", "enable_idempotence": True}
@@ -106,6 +110,7 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust
         producer_compression_type="zstd",  # aiokafka compresses lz4 at level 9: a third of the speed, and larger
         producer_linger=0.0,
         worker_redirect_stdouts=False,
+        TableManager=_Tables,
     )
     broker = FaustBroker(app, config)
     stage = _stage(name, broker, config, engine)
@@ -153,6 +158,27 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine]) -> faust
     return app
 
 
+class _Worker(faust.Worker):
+    """Faust's, without the two seconds that it sleeps when all has stopped."""
+
+    async def on_shutdown(self) -> None:
+        """Nobody tells the watchdog to end, and it is waited for."""
+        await super().on_shutdown()
+        await self.blocking_detector.stop()
+
+    async def _sentinel_task(self) -> None:
+        pass
+
+
+class _Tables(TableManager):
+    """None: so there is nothing to wait for."""
+
+    async def on_start(self) -> None:
+        """Faust sleeps a second first, so that agents have subscribed; but its subscription waits until they have."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class _Consumer(driver.Consumer):
     """Faust's consumer, to which all that a fetch brought of a partition is one message."""
 
@@ -180,15 +206,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
 
-def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[FailoverEngine]) -> Stage:
+def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[FailoverEngine] | None) -> Stage:
     # Imported here: intake needs no river, whose import costs a second.
     if name == "intake":
         from streams.intake import Intake  # noqa: PLC0415
 
         return Intake(broker, config.intake, config.worker.name)
+    from streams.core.engine import FailoverEngine  # noqa: PLC0415
     from streams.decide import Decide  # noqa: PLC0415
 
-    return Decide(broker, config.decide, config.worker.name, engine)
+    return Decide(broker, config.decide, config.worker.name, engine or FailoverEngine)
 
 
 class FaustBroker:

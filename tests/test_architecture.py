@@ -5,6 +5,8 @@ what they are.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,11 @@ def test_the_core_imports_no_clock_chance_network_or_log() -> None:
 def test_nothing_unpickles() -> None:
     for name, tree in modules(*PACKAGES):
         assert imported(tree) & PICKLES == set(), name
+
+
+def test_intake_starts_without_the_predictors_library_whose_import_takes_a_second() -> None:
+    program = "import sys, streams.app, streams.intake; sys.exit('river' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 def test_every_module_says_what_it_is() -> None:

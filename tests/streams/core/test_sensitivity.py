@@ -166,7 +166,7 @@ def test_a_lead_and_its_reverse_are_one_certainty(lead: float, one: float, other
     there = better_probability(np.array(lead), np.array(one), np.array(other))
     back = better_probability(np.array(-lead), np.array(other), np.array(one))
     assert float(there + back) == pytest.approx(1)
-    assert (float(there) >= 0.5) == (lead >= 0 or float(there) == pytest.approx(0.5))
+    assert float(there) == pytest.approx(0.5) or (float(there) > 0.5) == (lead > 0)
 
 
 def test_without_any_error_a_lead_is_certain_and_with_an_unknown_one_it_is_a_toss() -> None:

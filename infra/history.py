@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from infra.kafka.admin import topic_ids
 from infra.kafka.reader import TopicReader, offsets_at
@@ -19,8 +19,10 @@ from schemas.errors import CodecError, ProximaError
 from schemas.records import DeadLetter, DisruptionPrediction, FailoverRanking, PathWeights, Snapshot
 from schemas.topics import named
 from streams.core.state import from_scalars
-from streams.fold import SHARED, Output
 from streams.journal import JournalRecord
+
+if TYPE_CHECKING:
+    from streams.fold import Output
 
 JOURNAL: Final = "observations"
 CHECKPOINTS: Final = "engine-checkpoints"
@@ -110,6 +112,8 @@ def nearest_round(snapshots: Iterable[Snapshot], at_ms: int, earliest: int, *, w
     `whole`: nothing was written before the first of them; otherwise the first round may lack what stood before it.
     Empty: there is none that begins at `earliest` or later.
     """
+    from streams.fold import SHARED  # noqa: PLC0415 - the engine, which `proxima explain` has no need of
+
     latest: dict[str, Snapshot] = {}
     found: list[Snapshot] = []
     for s in snapshots:

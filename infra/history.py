@@ -107,7 +107,7 @@ def checkpoints(
 
 
 def nearest_round(snapshots: Iterable[Snapshot], at_ms: int, earliest: int, *, whole: bool) -> list[Snapshot]:
-    """Of one partition's checkpoints, in their order, the last round that covers the journal to `at_ms` or less.
+    """Of one partition's checkpoints, in their order, the last round that covers the journal to before `at_ms`.
 
     `whole`: nothing was written before the first of them; otherwise the first round may lack what stood before it.
     Empty: there is none that begins at `earliest` or later.
@@ -122,7 +122,7 @@ def nearest_round(snapshots: Iterable[Snapshot], at_ms: int, earliest: int, *, w
             continue
         # A round that two writers mixed (a zombie's and its successor's) may hold one that covers less: not usable.
         usable = whole and s.next_offset >= earliest and all(p.next_offset >= s.next_offset for p in latest.values())
-        if usable and from_scalars(s.scalars)["clock_ms"] <= at_ms:
+        if usable and from_scalars(s.scalars)["clock_ms"] < at_ms:
             found = [*(latest[key] for key in sorted(latest)), s]
         whole = True
     return found

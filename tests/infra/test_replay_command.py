@@ -319,9 +319,11 @@ ROUNDS = [
 
 
 @pytest.mark.parametrize(
-    ("at_ms", "expected"), [(99, []), (100, ROUNDS[:2]), (299, ROUNDS[2:5]), (300, ROUNDS[5:]), (9999, ROUNDS[5:])]
+    ("at_ms", "expected"), [(100, []), (101, ROUNDS[:2]), (300, ROUNDS[2:5]), (301, ROUNDS[5:]), (9999, ROUNDS[5:])]
 )
-def test_the_nearest_round_at_or_before_a_moment(at_ms: int, expected: list[Snapshot]) -> None:
+def test_the_nearest_round_before_a_moment_is_used_for_one_at_it_may_hold_what_it_decided(
+    at_ms: int, expected: list[Snapshot]
+) -> None:
     assert nearest_round(ROUNDS, at_ms, 0, whole=True) == expected
 
 
@@ -336,8 +338,8 @@ def test_a_round_that_another_writer_broke_is_not_used() -> None:
 
 
 def test_a_round_before_what_the_journal_still_has_is_not_used() -> None:
-    assert nearest_round(ROUNDS, 299, 21, whole=True) == []
-    assert nearest_round(ROUNDS, 300, 21, whole=True) == ROUNDS[5:]
+    assert nearest_round(ROUNDS, 300, 21, whole=True) == []
+    assert nearest_round(ROUNDS, 301, 21, whole=True) == ROUNDS[5:]
 
 
 # -- offsets

@@ -60,3 +60,7 @@ class TraceError(ProximaError):
 
 class ProbeError(ProximaError):
     """A probe cannot be sent from here: no privilege, no such address, no socket left."""
+
+
+class RouteError(ProximaError):
+    """Routes cannot be listened to or read: an address that is taken, a file that is not there."""

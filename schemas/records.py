@@ -87,6 +87,26 @@ class Directive(StrEnum):
     STOP_ACTIONS = "stop-actions"
 
 
+class RouteChange(StrEnum):
+    """What a RouteEvent says; `avsc/RouteEvent.avsc` explains each."""
+
+    REACHABLE = "REACHABLE"
+    PATH_CHANGED = "PATH_CHANGED"
+    WITHDRAWN = "WITHDRAWN"
+    PEER_UP = "PEER_UP"
+    PEER_DOWN = "PEER_DOWN"
+    ROUTER_LOST = "ROUTER_LOST"
+    CHURN = "CHURN"
+
+
+class View(StrEnum):
+    """Which of a router's tables a route is in (RFC 7854, RFC 9069)."""
+
+    PRE_POLICY = "pre-policy"
+    POST_POLICY = "post-policy"
+    LOC_RIB = "loc-rib"
+
+
 class Failback(StrEnum):
     """When a target that was left because it failed may be chosen again."""
 
@@ -184,6 +204,7 @@ class Region:
     longitude: float
     name: str = ""
     capacity_ratio: float = 1.0
+    prefixes: list[str] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +281,38 @@ class OperatorDirective:
     reason: str
     primary_region: str | None = None
     region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    region_id: str
+    prefix: str
+    as_path: list[int] = field(default_factory=list)
+    as_path_length: int = 0
+    previous_as_path_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegionReach:
+    region_id: str
+    peers_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEvent:
+    agent_id: str
+    primary_region: str
+    observed_at_ms: int
+    kind: str
+    router: str
+    peer: str
+    peer_as: int
+    view: str = View.PRE_POLICY.value
+    routes: list[Route] = field(default_factory=list)
+    regions: list[RegionReach] = field(default_factory=list)
+    announced: int = 0
+    withdrawn: int = 0
+    over_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,6 +528,7 @@ Record = (
     | BandwidthMeasurement
     | AgentHealth
     | Tick
+    | RouteEvent
     | InjectedMetric
     | RegionCatalog
     | FailoverConfiguration
@@ -495,6 +549,7 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         BandwidthMeasurement,
         AgentHealth,
         Tick,
+        RouteEvent,
         InjectedMetric,
         RegionCatalog,
         FailoverConfiguration,

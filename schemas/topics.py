@@ -24,6 +24,7 @@ from schemas.records import (
     PathWeights,
     ProbeBatch,
     RegionCatalog,
+    RouteEvent,
     Snapshot,
     Tick,
 )
@@ -69,6 +70,7 @@ class Topic:
 _TABLE: Final = (
     Topic("probe-samples", "agent", (ProbeBatch, BandwidthMeasurement, AgentHealth, Tick), 7 * _DAY_MS,
           "probe agents, metronomes"),
+    Topic("bgp-events", "agent", (RouteEvent,), 7 * _DAY_MS, "route monitors"),
     Topic("injected-metrics", "primary", (InjectedMetric,), 7 * _DAY_MS, "anyone allowed to", takes_json=True),
     Topic("failover-config", "primary, or `regions`, or `directive/ID`",
           (FailoverConfiguration, RegionCatalog, OperatorDirective), -1, "operators", takes_json=True),

@@ -6,7 +6,9 @@ record. Nothing here depends on configuration or on the clock, so every reader j
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, Final
@@ -23,6 +25,9 @@ from schemas.records import (
     Policy,
     ProbeBatch,
     RegionCatalog,
+    RouteChange,
+    RouteEvent,
+    View,
 )
 
 REGION_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -34,6 +39,8 @@ SENT_OFFSET_MS_MAX: Final = 600_000.0
 RTT_MS_MAX: Final = 65_536.0
 TTL_MS_MAX: Final = 24 * 3600 * 1000
 CANDIDATES_MAX: Final = 1000  # of a primary: its ranking has to fit into a record
+PREFIXES_MAX: Final = 10_000  # of all regions together: monitors keep each, once for each peer
+AS_MAX: Final = (1 << 32) - 1  # RFC 6793
 AT_MS_MAX: Final = 1 << 53  # what a float64 still holds exactly
 
 # metric -> (lowest, highest) that it may be, both allowed
@@ -159,6 +166,44 @@ def _catalog(catalog: RegionCatalog) -> list[str]:
         found += _within(region.latitude, -90, 90, f"{region.region_id}: latitude")
         found += _within(region.longitude, -180, 180, f"{region.region_id}: longitude")
         found += _within(region.capacity_ratio, 1e-6, 1, f"{region.region_id}: capacity_ratio")
+        found += [f"{region.region_id}: {m}" for p in region.prefixes for m in _prefix(p)]
+    prefixes = Counter(p for r in catalog.regions for p in r.prefixes)
+    found += [f"prefix {p[:80]!r} is given twice" for p, times in sorted(prefixes.items()) if times > 1]
+    if prefixes.total() > PREFIXES_MAX:
+        found.append(f"the regions have {prefixes.total()} prefixes, {PREFIXES_MAX} at most")
+    return found
+
+
+def _prefix(text: str) -> Iterable[str]:
+    try:
+        written = str(ipaddress.ip_network(text)) if "/" in text and "%" not in text else ""
+    except ValueError as error:
+        yield f"prefix {text[:80]!r}: {str(error)[:120]}"
+    else:
+        if written != text:  # one spelling, so that each is there once
+            do = f": write {written}" if written else ", in CIDR notation as 203.0.113.0/24"
+            yield f"prefix {text[:80]!r} is none{do}"
+
+
+def _route_event(e: RouteEvent) -> list[str]:
+    found = [
+        *_matching(AGENT_ID, e.agent_id, "agent_id"),
+        *_region(e.primary_region, "primary_region"),
+        *_within(e.observed_at_ms, 0, AT_MS_MAX, "observed_at_ms"),
+        *_within(e.peer_as, 0, AS_MAX, "peer_as"),
+    ]
+    if e.kind not in list(RouteChange):
+        found.append(f"kind {e.kind[:40]!r} is unknown: one of {', '.join(RouteChange)}")
+    if e.view not in list(View):
+        found.append(f"view {e.view[:40]!r} is unknown: one of {', '.join(View)}")
+    for route in e.routes:
+        found += [*_region(route.region_id, "routes"), *_prefix(route.prefix)]
+        found += [m for number in route.as_path for m in _within(number, 0, AS_MAX, "as_path")]
+        found += _within(route.as_path_length, 0, AT_MS_MAX, "as_path_length")
+    for reach in e.regions:
+        found += [*_region(reach.region_id, "regions"), *_within(reach.peers_left, 0, AT_MS_MAX, "peers_left")]
+    for name in ("announced", "withdrawn", "over_ms"):
+        found += _within(getattr(e, name), 0, AT_MS_MAX, name)
     return found
 
 
@@ -255,4 +300,5 @@ _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     RegionCatalog: _catalog,
     FailoverConfiguration: _configuration,
     OperatorDirective: _directive,
+    RouteEvent: _route_event,
 }

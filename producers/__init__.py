@@ -4,6 +4,7 @@
                    confluent_kafka here
     probes/        one kind of probe a file: how one question is put to the network and timed
     agent.py       the loop of `proxima probe`: targets x methods, paced, one ProbeBatch a tick
+    routes/        BGP: routes to the regions as routers' peers announce and withdraw them, by BMP or from files
     traces.py      the recorded measurements in data/, as arrays
     trace.py       the trace player: agents that play recordings instead of probing
     data/          measurements that others made on real networks, with their licences

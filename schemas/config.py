@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
 
 from schemas.errors import ConfigError
 from schemas.validate import AGENT_ID, REGION_ID
@@ -106,6 +106,26 @@ class Probe(Section):
 class ProbeConfig(RoleConfig):
     kafka: Kafka = Kafka()
     probe: Probe
+
+
+class Routes(Section):
+    """`[routes]`: one route monitor."""
+
+    agent_id: str = Field(pattern=f"^{AGENT_ID.pattern}$")
+    primary_region: str = Field(pattern=f"^{REGION_ID.pattern}$")
+    listen: str = Field("127.0.0.1", min_length=1, description="address for routers' BMP sessions")
+    port: int = Field(11019, ge=0, le=65535, description="0: any; the log says which")
+    allow: tuple[IPvAnyNetwork, ...] = Field((), description="networks that routers may connect from; none: any")
+    routers_max: int = Field(64, ge=1, le=10_000, description="BMP sessions at once")
+    peers_max: int = Field(1000, ge=1, le=100_000, description="of each router that are followed: a bound on memory")
+    settle_ms: int = Field(
+        100, ge=1, le=60_000, description="changes within so long are told as one: a table in a few events"
+    )
+
+
+class RoutesConfig(RoleConfig):
+    kafka: Kafka = Kafka()
+    routes: Routes
 
 
 class Redis(Section):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infra.configuration import read_draft
-from schemas.config import ClientConfig, ProbeConfig, RoleConfig, SinkConfig, WorkerConfig, load
+from schemas.config import ClientConfig, ProbeConfig, RoleConfig, RoutesConfig, SinkConfig, WorkerConfig, load
 from schemas.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
@@ -16,6 +16,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "worker.toml": WorkerConfig,
     "sink.toml": SinkConfig,
     "probe.toml": ProbeConfig,
+    "routes.toml": RoutesConfig,
 }
 
 
@@ -139,7 +140,7 @@ def test_a_prefix_that_no_topic_can_begin_with_is_refused(prefix: str) -> None:
 @pytest.mark.parametrize(("file", "role"), ROLES.items())
 def test_the_examples_load_and_say_the_defaults(file: str, role: type[RoleConfig]) -> None:
     found = load(role, EXAMPLES / file, {})
-    if role is not ProbeConfig:
+    if role not in (ProbeConfig, RoutesConfig):
         assert found == role(), "an example that differs from the defaults should say why"
 
 

@@ -1,0 +1,151 @@
+"""The loop of `proxima routes`: routers' sessions into the table, and what changes there onto `bgp-events`.
+
+Events are handed to Kafka only while it takes them (`IN_FLIGHT_MAX` unconfirmed at most): while it is away, changes
+stay in the table, where they cost nothing, and are told as where everything stands when it is back. So reading the
+routers' sessions never waits, and nothing that matters is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from producers.publisher import Publisher
+from producers.routes.following import NOTHING, Families, following
+from producers.routes.listener import Listener
+from producers.routes.mrt import ESTABLISHED, Counts, MrtReader, PeerKey, address_of
+from producers.routes.table import Peer, RouteTable
+from schemas import config
+from schemas.records import Region, RouteEvent, View
+
+log = logging.getLogger(__name__)
+
+TOPIC: Final = "bgp-events"
+IN_FLIGHT_MAX: Final = 500  # a quarter of what the publisher's client holds: handing over never blocks
+MINUTE_MS: Final = 60_000
+FILE_PEERS_MAX: Final = 100_000  # the largest collector has some thousand; a file of nonsense may have any number
+Subscribe = Callable[[Callable[[list[Region]], None]], Callable[[], None]]
+
+
+class RouteMonitor:
+    """Listens until told to stop. Make it, and run it, where an event loop runs."""
+
+    def __init__(self, settings: config.Routes, publisher: Publisher, families: Families = NOTHING) -> None:
+        self._settings, self._publisher = settings, publisher
+        self._table = RouteTable(settings.agent_id, settings.primary_region)
+        self._listener = Listener(settings, self._table, families)
+
+    async def run(self, stop: asyncio.Future[None], opened: Callable[[int], None] = lambda _port: None) -> None:
+        """Listen until `stop` is done; `opened` is told the port. Raises RouteError: it cannot listen there."""
+        opened(await self._listener.open())
+        loop = asyncio.get_running_loop()
+        minute_at = loop.time() + MINUTE_MS / 1000
+        try:
+            while not stop.done():
+                await asyncio.wait((stop,), timeout=self._settings.settle_ms / 1000)
+                if loop.time() >= minute_at:
+                    minute_at = max(minute_at + MINUTE_MS / 1000, loop.time())
+                    self._table.minute(time.time_ns() // 1_000_000)
+                self._tell()
+        finally:
+            self._listener.close()
+        self._tell()
+
+    def follow(self, regions: Iterable[Region]) -> None:
+        """Follow these regions' prefixes from now on; in the event loop's thread."""
+        self._listener.follow(following(regions))
+
+    def _tell(self) -> None:
+        room = IN_FLIGHT_MAX - self._publisher.stats.in_flight
+        for event in self._table.tell(room) if room > 0 else ():
+            self._publisher.publish(TOPIC, self._settings.agent_id, event)
+
+
+class MrtReplay:
+    """A file's events, as a monitor would have told them if its records had come in at their times."""
+
+    def __init__(self, path: Path, regions: Iterable[Region] = (), settle_ms: int = 100) -> None:
+        """Raises RouteError: there is no such file, or it may not be read."""
+        self._reader = MrtReader(path, following(regions))
+        # A file has no monitor of its own: its events say who wrote it down, and are not for Kafka.
+        self._table = RouteTable("mrt", "mrt")
+        self._settle_ms = settle_ms
+        self._peers: dict[PeerKey, Peer] = {}
+
+    @property
+    def counts(self) -> Counts:
+        return self._reader.counts
+
+    def __iter__(self) -> Iterator[RouteEvent]:
+        settled = minute = None
+        for entry in self._reader:
+            turn = entry.at_ms // self._settle_ms
+            if turn != settled:
+                yield from self._told()
+                settled = turn
+            if entry.at_ms // MINUTE_MS != minute:
+                if minute is not None:
+                    self._table.minute(entry.at_ms)
+                minute = entry.at_ms // MINUTE_MS
+            peer = self._peers.get(entry.peer) or self._meet(entry.peer, entry.at_ms)
+            if peer is None:
+                continue
+            if entry.update is not None:
+                self._table.take(peer, View.PRE_POLICY, entry.update, entry.at_ms)
+            elif entry.states is not None and entry.states[1] == ESTABLISHED:
+                self._table.up(peer, entry.at_ms)
+            elif entry.states is not None and entry.states[0] == ESTABLISHED:
+                self._table.down(peer, entry.at_ms)
+        yield from self._told()
+
+    def _meet(self, key: PeerKey, at_ms: int) -> Peer | None:
+        if len(self._peers) >= FILE_PEERS_MAX:
+            return None
+        peer = self._table.add(address_of(key.local), address_of(key.peer), key.peer_as, at_ms)
+        self._peers[key] = peer
+        return peer
+
+    def _told(self) -> Iterator[RouteEvent]:
+        while events := self._table.tell(1000):
+            yield from events
+
+
+def run(role: config.RoutesConfig, subscribe: Subscribe) -> None:
+    """`proxima routes`: listen until SIGTERM or SIGINT, then flush.
+
+    `subscribe` is given what takes the regions, now and whenever they change (from any thread), and returns what ends
+    that. Raises RouteError: it cannot listen; DeliveryError: events were left at the end.
+    """
+    with Publisher(
+        role.kafka.bootstrap, client_id=f"routes-{role.routes.agent_id}", topic_prefix=role.kafka.topic_prefix
+    ) as publisher:
+        asyncio.run(_until_signalled(role.routes, publisher, subscribe))
+
+
+async def _until_signalled(settings: config.Routes, publisher: Publisher, subscribe: Subscribe) -> None:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    monitor = RouteMonitor(settings, publisher)
+
+    def changed(regions: list[Region]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(monitor.follow, regions)
+
+    unsubscribe = subscribe(changed)
+    try:
+        await monitor.run(stop)
+    finally:
+        unsubscribe()

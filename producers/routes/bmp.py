@@ -144,7 +144,7 @@ def _has_sense(data: bytes, at: int, length: int, kind: int) -> bool:
         return True
     version: int
     version, behind, kind_behind = HEADER.unpack_from(data, end)
-    return version == VERSION and kind_behind in _BYTES and _fits(data, end, behind, kind_behind)
+    return bool(version == VERSION and kind_behind in _BYTES and _fits(data, end, behind, kind_behind))
 
 
 def _is_sure(data: bytes, at: int) -> bool:

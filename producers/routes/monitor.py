@@ -83,16 +83,14 @@ class MrtReplay:
         return self._reader.counts
 
     def __iter__(self) -> Iterator[RouteEvent]:
-        settled = minute = None
+        settled = minute = -1
         for entry in self._reader:
-            turn = entry.at_ms // self._settle_ms
-            if turn != settled:
-                yield from self._told()
-                settled = turn
-            if entry.at_ms // MINUTE_MS != minute:
-                if minute is not None:
-                    self._table.minute(entry.at_ms)
+            if entry.at_ms // self._settle_ms != settled:
+                settled = entry.at_ms // self._settle_ms
+                if minute not in (-1, entry.at_ms // MINUTE_MS):
+                    self._table.minute((minute + 1) * MINUTE_MS)
                 minute = entry.at_ms // MINUTE_MS
+                yield from self._told()
             peer = self._peers.get(entry.peer) or self._meet(entry.peer, entry.at_ms)
             if peer is None:
                 continue

@@ -90,8 +90,7 @@ class RouteTable:
         peer.withdrawn += update.withdrawn
         if view is None or not update.followed:
             return
-        # A monitor that joins late may not have seen it come up; who announces is up.
-        peer.is_up, peer.changed_at_ms = True, at_ms
+        peer.changed_at_ms = at_ms
         for to, path_id, path in update.followed:
             key = (view, to)
             if path is None:
@@ -105,6 +104,7 @@ class RouteTable:
                 if len(paths) >= PATHS_A_PREFIX_MAX and path_id not in paths:
                     continue
                 paths[path_id] = path
+                peer.is_up = True  # whoever joins late has not seen it come up
             peer.changed[key] = None
             self._dirty[peer] = None
 

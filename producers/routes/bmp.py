@@ -51,6 +51,7 @@ _FLAG_ADJ_RIB_OUT: Final = 0x10
 _LOC_RIB_PEER: Final = 3
 _SYS_NAME: Final = 2
 _CAPABILITIES: Final = 2
+_FOUR_OCTET_AS: Final = 65
 _ADD_PATH: Final = 69
 _EXTENDED_OPT: Final = 255
 
@@ -151,7 +152,7 @@ def _is_sure(data: bytes, at: int) -> bool:
     """Whether the message at `at` and the header behind it are there."""
     if len(data) - at < HEADER.size:
         return False
-    _, length, _ = HEADER.unpack_from(data, at)
+    length: int = HEADER.unpack_from(data, at)[1]
     # The last message for now has nothing behind it: the end of what was sent is as good as a header.
     return len(data) >= at + length
 
@@ -214,6 +215,13 @@ def add_path_families(message: Message) -> frozenset[int]:
     return frozenset(f for f in can_receive if can_receive[f] & 1 and can_send.get(f, 0) & 2)
 
 
+def own_as(message: Message) -> int:
+    """The router's AS number in the session of this Peer Up; 0 if it does not say one of four octets (RFC 6793)."""
+    parameters, _ = _open_at(message.data, message.at + PER_PEER_BYTES + 20, message.end)
+    values = [value for code, value in _capabilities(parameters) if code == _FOUR_OCTET_AS and len(value) == 4]
+    return int.from_bytes(values[0], "big") if values else 0
+
+
 def system_name(message: Message) -> str:
     """What the router calls itself in its Initiation; empty if it does not say."""
     at, data = message.at, message.data
@@ -235,25 +243,24 @@ def _open_at(data: bytes, at: int, end: int) -> tuple[bytes, int]:
 
 
 def _add_path(parameters: bytes) -> dict[int, int]:
-    """Send/receive of each unicast address family, out of an OPEN's optional parameters (RFC 5492, 9072, 7911)."""
+    """Send/receive of each unicast address family, out of an OPEN's optional parameters (RFC 7911)."""
     found: dict[int, int] = {}
-    wide = len(parameters) >= 4 and parameters[0] == parameters[1] == _EXTENDED_OPT
-    at, width = (4, 2) if wide else (1, 1)
-    while at + 1 + width <= len(parameters):
-        kind, length = parameters[at], int.from_bytes(parameters[at + 1 : at + 1 + width], "big")
-        at += 1 + width
-        if kind == _CAPABILITIES:
-            for code, value in _capabilities(parameters[at : at + length]):
-                for i in range(0, len(value) - 3, 4) if code == _ADD_PATH else ():
-                    if value[i + 2] == 1:
-                        found[value[i] << 8 | value[i + 1]] = value[i + 3]
-        at += length
+    for code, value in _capabilities(parameters):
+        for i in range(0, len(value) - 3, 4) if code == _ADD_PATH else ():
+            if value[i + 2] == 1:
+                found[value[i] << 8 | value[i + 1]] = value[i + 3]
     return found
 
 
-def _capabilities(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 2 <= len(data):
-        length = data[at + 1]
-        yield data[at], data[at + 2 : at + 2 + length]
-        at += 2 + length
+def _capabilities(parameters: bytes) -> Iterator[tuple[int, bytes]]:
+    """Codes and values, out of an OPEN's optional parameters (RFC 5492, RFC 9072)."""
+    is_wide = len(parameters) >= 4 and parameters[0] == parameters[1] == _EXTENDED_OPT
+    at, width = (4, 2) if is_wide else (1, 1)
+    while at + 1 + width <= len(parameters):
+        kind, length = parameters[at], int.from_bytes(parameters[at + 1 : at + 1 + width], "big")
+        at += 1 + width
+        inner, at = at, at + length
+        while kind == _CAPABILITIES and inner + 2 <= min(at, len(parameters)):
+            size = parameters[inner + 1]
+            yield parameters[inner], parameters[inner + 2 : inner + 2 + size]
+            inner += 2 + size

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 from producers.routes import bmp
 from producers.routes.following import Families
+from producers.routes.paths import AsPath
 from producers.routes.table import Peer, RouteTable
-from producers.routes.update import Encoding, decode
+from producers.routes.update import Encoding, Said, decode
 from schemas.records import View
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class _Monitored:
     peer: Peer | None
     came_up_with: int | None = None  # a hash of ports and OPENs: another session of the peer has others
     add_path: frozenset[int] = frozenset()  # by what its OPENs say
+    own_as: int = 0  # the router's own number towards it; 0: not known, or the same as the peer's
 
 
 class _Table(NamedTuple):
@@ -108,6 +110,8 @@ class BmpSession:
             # Some routers negotiate path identifiers, and leave them out here.
             without = decode(message.data, *body, self._families, Encoding(encoding.as_width))
             update = update if without.flaw else without
+        if update.followed and monitored.own_as:
+            update = update._replace(followed=[_without(said, monitored.own_as) for said in update.followed])
         heard = self.heard
         heard.announced += update.announced
         heard.withdrawn += update.withdrawn
@@ -137,6 +141,8 @@ class BmpSession:
         if monitored.came_up_with is not None:
             self._table.down(monitored.peer, at_ms)
         monitored.came_up_with, monitored.add_path = came_up_with, bmp.add_path_families(message)
+        own_as = bmp.own_as(message)
+        monitored.own_as = own_as if own_as != header.peer_as else 0
         for header_key in [k for k, known in self._tables.items() if known.monitored is monitored]:
             del self._tables[header_key]  # its encoding may be another now
         self._table.up(monitored.peer, at_ms)
@@ -166,3 +172,11 @@ class BmpSession:
         monitored = _Monitored(self._table.add(self.router, header.address, header.peer_as, at_ms))
         self._peers[header.identity] = monitored
         return monitored
+
+
+def _without(said: Said, own_as: int) -> Said:
+    """FRR puts its own number before the path of an external peer, where no other can have put it."""
+    path = said.path
+    if path is None or path.ases[:1] != (own_as,):
+        return said
+    return said._replace(path=AsPath(path.ases[1:], path.length - 1))

@@ -38,6 +38,7 @@ class Peer:
     is_up: bool = False
     was_told_up: bool = False
     went_down: bool = False  # since it was told up
+    is_known: bool = False  # something of it was ever told
     changed_at_ms: int = 0
     routes: dict[_Key, dict[int, AsPath]] = field(default_factory=dict)  # by path identifier
     told: dict[_Key, AsPath] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class RouteTable:
         regions: set[str] = set()
         was_told = False
         for peer in peers:
-            was_told = was_told or peer.was_told_up
+            was_told = was_told or peer.is_known
             regions.update(self._untell(peer))
             self._peers.pop(peer, None)
             self._dirty.pop(peer, None)
@@ -147,7 +148,7 @@ class RouteTable:
             yield self._of(peer, RouteChange.PEER_DOWN, regions=self._reached(regions))
         peer.went_down = False
         if peer.is_up and not peer.was_told_up:
-            peer.was_told_up = True
+            peer.was_told_up = peer.is_known = True
             yield self._of(peer, RouteChange.PEER_UP)
         yield from self._route_events(peer)
         if peer.churn_until_ms:

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 
-BENCHES = ("intake_speed", "fold_speed", "engine_speed", "day_replay")
+BENCHES = ("intake_speed", "fold_speed", "engine_speed", "routes_speed", "day_replay")
 
 
 def main(names: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -51,7 +52,12 @@ def updates(draw: st.DrawFn, *, width: int, with_ids: bool) -> tuple[bytes, int,
 def records(draw: st.DrawFn, subtypes: tuple[int, ...] = (1, 4, 8, 9)) -> tuple[bytes, int, int, int]:
     """A record, and the routes that it announces and withdraws, and whether it is a state change (0 or 1)."""
     peer, local = draw(st.sampled_from((("192.0.2.7", "192.0.2.254"), ("2001:db8::7", "2001:db8::fe"))))
-    who = {"peer": peer, "local": local, "peer_as": draw(ases), "at_s": draw(st.integers(1_200_000_000, 1_300_000_000))}
+    who: dict[str, Any] = {
+        "peer": peer,
+        "local": local,
+        "peer_as": draw(ases),
+        "at_s": draw(st.integers(1_200_000_000, 1_300_000_000)),
+    }
     if draw(st.booleans()):
         who["microseconds"] = draw(st.integers(0, 999_999))
     if draw(st.integers(0, 5)) == 0:

@@ -180,7 +180,7 @@ def _prefix(text: str) -> Iterable[str]:
     except ValueError as error:
         yield f"prefix {text[:80]!r}: {str(error)[:120]}"
     else:
-        if written != text:  # one spelling, so that each is there once
+        if not written or written != text:  # one spelling, so that each is there once
             do = f": write {written}" if written else ", in CIDR notation as 203.0.113.0/24"
             yield f"prefix {text[:80]!r} is none{do}"
 

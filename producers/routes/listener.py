@@ -47,9 +47,12 @@ class Listener:
         return port
 
     def follow(self, families: Families) -> None:
-        """Follow other prefixes from now on."""
+        """Follow these prefixes from now on."""
+        if families == self._families:
+            return
         self._families = families
-        self._close_connections("the followed prefixes have changed")
+        for connection in list(self._connections):
+            connection.close("the followed prefixes have changed")
 
     def close(self) -> None:
         """Listen no more; the routers' peers stay as they were last told, for nobody knows of a change."""
@@ -60,10 +63,6 @@ class Listener:
 
     def _connection(self) -> asyncio.Protocol:
         return _Connection(self)
-
-    def _close_connections(self, why: str) -> None:
-        for connection in list(self._connections):
-            connection.close(why)
 
     def admit(self, connection: _Connection, address: str) -> BmpSession | str:
         """The session of a router that may connect, else why it may not."""

@@ -137,13 +137,22 @@ async def _until_signalled(settings: config.Routes, publisher: Publisher, subscr
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     monitor = RouteMonitor(settings, publisher)
+    known: asyncio.Future[None] = loop.create_future()
+
+    def follow(regions: list[Region]) -> None:
+        monitor.follow(regions)
+        if not known.done():
+            known.set_result(None)
 
     def changed(regions: list[Region]) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(monitor.follow, regions)
+            loop.call_soon_threadsafe(follow, regions)
 
     unsubscribe = subscribe(changed)
     try:
-        await monitor.run(stop)
+        # A router that came before would say everything twice.
+        await asyncio.wait((known, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            await monitor.run(stop)
     finally:
         unsubscribe()

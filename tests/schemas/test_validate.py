@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import fields, replace
 from typing import Any
@@ -24,8 +25,11 @@ from schemas.records import (
     ProbeBatch,
     Region,
     RegionCatalog,
+    RegionReach,
+    Route,
+    RouteEvent,
 )
-from schemas.validate import METRICS, REGION_ID, columns_mistakes, mistakes, policy_mistakes
+from schemas.validate import METRICS, PREFIXES_MAX, REGION_ID, columns_mistakes, mistakes, policy_mistakes
 from tests.schemas.strategies import any_record, record_of
 
 INJECTED = InjectedMetric("eu-west-1", "us-east-1", "latency_ms", 12.5, "cdn-logs", 1_700_000_000_000)
@@ -33,6 +37,10 @@ CONFIGURED = FailoverConfiguration("eu-west-1", ["us-east-1", "ap-south-1"], 2, 
 CATALOGUE = RegionCatalog(1, [Region("eu-west-1", 53.0, -6.0), Region("us-east-1", 38.0, -77.0)])
 BANDWIDTH = BandwidthMeasurement("a/1", "eu-west-1", "us-east-1", 1_700_000_000_000, 1e9, 0.1, 72_000)
 HEALTH = AgentHealth("a/1", "eu-west-1", 1_700_000_000_000, 0.0, 0, 0)
+
+ROUTE = Route("us-east-1", "203.0.113.0/24", [65001, 4_200_000_003], 2)
+ROUTED = RouteEvent("a/1", "eu-west-1", 1_700_000_000_000, "REACHABLE", "edge-1", "192.0.2.1", 65001,
+                    routes=[ROUTE], regions=[RegionReach("us-east-1", 1)])  # fmt: skip
 
 
 def batch(probes: int = 3, **changed: Any) -> ProbeBatch:
@@ -46,7 +54,7 @@ def batch(probes: int = 3, **changed: Any) -> ProbeBatch:
 
 
 @pytest.mark.parametrize(
-    "record", [INJECTED, CONFIGURED, CATALOGUE, BANDWIDTH, HEALTH, batch()], ids=lambda r: type(r).__name__
+    "record", [INJECTED, CONFIGURED, CATALOGUE, BANDWIDTH, HEALTH, ROUTED, batch()], ids=lambda r: type(r).__name__
 )
 def test_a_good_record_has_no_mistake(record: Any) -> None:
     assert mistakes(record) == []
@@ -187,3 +195,62 @@ def test_a_sample_that_points_nowhere_is_found(column: str, values: list[float],
 
 def test_an_empty_batch_is_no_batch() -> None:
     assert mistakes(batch(0)) == ["the batch is empty"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"agent_id": ""}, "agent_id"),
+        ({"primary_region": "EU"}, "primary_region"),
+        ({"observed_at_ms": -1}, "observed_at_ms"),
+        ({"peer_as": 1 << 32}, "peer_as"),
+        ({"kind": "LOUD"}, "kind 'LOUD' is unknown"),
+        ({"view": "mine"}, "view 'mine' is unknown"),
+        ({"announced": -1}, "announced"),
+        ({"withdrawn": -1}, "withdrawn"),
+        ({"over_ms": -1}, "over_ms"),
+        ({"regions": [RegionReach("US", 1)]}, "regions"),
+        ({"regions": [RegionReach("us", -1)]}, "peers_left"),
+        ({"routes": [replace(ROUTE, region_id="US")]}, "routes"),
+        ({"routes": [replace(ROUTE, prefix="203.0.113.1/24")]}, "prefix '203.0.113.1/24'"),
+        ({"routes": [replace(ROUTE, as_path=[-1])]}, "as_path"),
+        ({"routes": [replace(ROUTE, as_path_length=-1)]}, "as_path_length"),
+    ],
+)
+def test_each_mistake_of_a_route_event_is_said(change: dict[str, Any], said: str) -> None:
+    [found] = mistakes(replace(ROUTED, **change))
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("203.0.113.0", "in CIDR notation as"),
+        ("203.0.113.0/255.255.255.0", "write 203.0.113.0/24"),
+        ("2001:DB8:1::/48", "write 2001:db8:1::/48"),
+        ("203.0.113.7/24", "has host bits set"),
+        ("203.0.113.0/33", "203.0.113.0/33"),
+        ("fe80::%eth0/64", "in CIDR notation as"),
+        ("", "in CIDR notation as"),
+        ("everything", "in CIDR notation as"),
+    ],
+)
+def test_a_prefix_is_written_as_routers_show_it(prefix: str, said: str) -> None:
+    [found] = mistakes(RegionCatalog(1, [Region("a", 1.0, 2.0, prefixes=[prefix])]))
+    assert found.startswith("a: prefix ")
+    assert said in found
+
+
+@given(st.integers(0, (1 << 128) - 1), st.integers(0, 128))
+def test_every_network_is_a_prefix(address: int, bits: int) -> None:
+    network = ipaddress.IPv6Network((address >> (128 - bits) << (128 - bits), bits))
+    assert mistakes(RegionCatalog(1, [Region("a", 1.0, 2.0, prefixes=[str(network)])])) == []
+
+
+def test_a_prefix_belongs_to_one_region_and_there_are_not_too_many() -> None:
+    twice = RegionCatalog(1, [Region(r, 1.0, 2.0, prefixes=["203.0.113.0/24"]) for r in ("a", "b")])
+    assert mistakes(twice) == ["prefix '203.0.113.0/24' is given twice"]
+    many = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(PREFIXES_MAX + 1)]
+    assert mistakes(RegionCatalog(1, [Region("a", 1.0, 2.0, prefixes=many)])) == [
+        f"the regions have {PREFIXES_MAX + 1} prefixes, {PREFIXES_MAX} at most"
+    ]

@@ -147,6 +147,7 @@ def test_other_prefixes_are_asked_for_by_new_sessions(start: Callable[..., Runni
     with monitor.connect() as router:
         router.sendall(wire.initiation() + wire.as_frr(["10.0.0.0/8"], "192.0.2.1", 65001))
         monitor.until(lambda: monitor.kept.kinds() == ["PEER_UP"], "the peer")
+        monitor.follow(REGIONS)  # no others: nothing happens
         monitor.follow([Region("us-east-1", 0, 0, prefixes=["10.0.0.0/8"])])
         assert router.recv(1) == b"", "closed"
     with monitor.connect() as router:

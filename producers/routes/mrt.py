@@ -1,7 +1,8 @@
 """MRT files (RFC 6396, RFC 8050): record by record, and what they add up to.
 
 Plain, gzip or bzip2, by their first bytes. Read are BGP4MP and BGP4MP_ET: messages and state changes with AS numbers of
-two and four octets, with and without path identifiers. What is counted, and what not:
+two and four octets, with and without path identifiers; and what was written before RFC 6396: the type BGP, and
+Zebra's records without addresses. What is counted, and what not:
 
     announced, withdrawn   routes of UPDATEs, as update.py says; also of those whose record is cut short
     state_changes          BGP4MP_STATE_CHANGE and ..._AS4
@@ -29,6 +30,7 @@ from producers.routes.following import NOTHING, Families
 from producers.routes.update import HEADER_BYTES, MARKER, MESSAGE_TYPES, UPDATE, Encoding, Update, decode
 from schemas.errors import RouteError
 
+BGP: Final = 5
 BGP4MP: Final = 16
 BGP4MP_ET: Final = 17
 HEADER: Final = struct.Struct("!IHHI")
@@ -62,6 +64,10 @@ _MESSAGES: Final = {
     11: _Form(Encoding(4, _WITH_IDS), is_from_peer=False),
 }
 _STATE_CHANGES: Final = {0: 2, 5: 4}
+_OLD_UPDATE: Final = 1
+_OLD_STATE_CHANGE: Final = 3
+_OLD_KEEPALIVE: Final = 7
+_OLD_BYTES: Final = 12  # AS number and address of the peer, and of the collector
 _ADDRESS_BYTES: Final = {1: 4, 2: 16}
 
 
@@ -118,7 +124,8 @@ class MrtReader:
                 if entry is None:
                     counts.unparsed += 1
                     continue
-                counts.seen.add(entry.peer[:2])
+                if entry.peer.peer:
+                    counts.seen.add(entry.peer[:2])
                 update = entry.update
                 if update is not None:
                     counts.announced += update.announced
@@ -179,25 +186,44 @@ def _entry(at_s: int, kind: int, subtype: int, body: bytes, families: Families) 
         at_ms += int.from_bytes(body[:4], "big") // 1000  # microseconds
         at = 4
     elif kind != BGP4MP:
-        return None
+        return _old_entry(at_ms, subtype, body, families) if kind == BGP else None
     message = _MESSAGES.get(subtype)
     as_width = message.encoding.as_width if message is not None else _STATE_CHANGES.get(subtype, 0)
     if not as_width:
         return None
     peer_as = int.from_bytes(body[at : at + as_width], "big")
-    at += 2 * as_width + 2  # the collector's AS number, the interface
-    width = _ADDRESS_BYTES.get(int.from_bytes(body[at : at + 2], "big"))
-    at += 2
-    if width is None or len(body) < at + 2 * width:
-        return None
+    at += 2 * as_width  # and the collector's AS number
+    width = _ADDRESS_BYTES.get(int.from_bytes(body[at + 2 : at + 4], "big"))  # behind the interface
+    if width is None or len(body) < at + 4 + 2 * width:
+        return _zebra_entry(Entry(at_ms, PeerKey(peer_as, b"", b"")), body[at:], is_state_change=message is None)
+    at += 4
     peer = PeerKey(peer_as, body[at : at + width], body[at + width : at + 2 * width])
     at += 2 * width
     if message is None:
-        if len(body) - at != 4:
-            return None
-        return Entry(at_ms, peer, states=(body[at] << 8 | body[at + 1], body[at + 2] << 8 | body[at + 3]))
+        return Entry(at_ms, peer, states=_states(body[at:])) if len(body) - at == 4 else None
     families = families if message.is_from_peer else NOTHING
     return _message(Entry(at_ms, peer), body, at, families, message.encoding)
+
+
+def _zebra_entry(entry: Entry, rest: bytes, *, is_state_change: bool) -> Entry | None:
+    """What Zebra wrote in the first years, without addresses: state changes, and OPENs right behind the AS numbers."""
+    if is_state_change:
+        return entry._replace(states=_states(rest)) if len(rest) == 4 else None
+    return entry if rest.startswith(MARKER) else None
+
+
+def _old_entry(at_ms: int, subtype: int, body: bytes, families: Families) -> Entry | None:
+    """A record of the type before BGP4MP (RFC 6396, B.2): UPDATEs without their header, of IPv4 peers."""
+    peer = PeerKey(int.from_bytes(body[:2], "big"), body[2:6], body[8:12])
+    if subtype == _OLD_UPDATE and len(body) >= _OLD_BYTES:
+        return Entry(at_ms, peer, decode(body, _OLD_BYTES, len(body), families, Encoding(2)))
+    if subtype == _OLD_STATE_CHANGE and len(body) == 10:
+        return Entry(at_ms, peer._replace(local=b""), states=_states(body[6:]))
+    return Entry(at_ms, peer) if subtype == _OLD_KEEPALIVE and len(body) == _OLD_BYTES else None
+
+
+def _states(octets: bytes) -> tuple[int, int]:
+    return octets[0] << 8 | octets[1], octets[2] << 8 | octets[3]
 
 
 def _message(entry: Entry, body: bytes, at: int, families: Families, encoding: Encoding) -> Entry | None:

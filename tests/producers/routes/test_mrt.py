@@ -103,6 +103,21 @@ def test_other_messages_are_read_and_count_as_nothing(tmp_path: Path) -> None:
     assert counted(written(tmp_path, *parts)) == (0, 0, 0, 1, 0)
 
 
+def test_what_was_written_before_there_was_a_standard_is_read(tmp_path: Path) -> None:
+    """The type BGP of MRTd, and what Zebra wrote of a peer whose address it did not know."""
+    peer, local = struct.pack("!H4s", 65001, b"\1\2\3\4"), struct.pack("!H4s", 65000, b"\5\6\7\x08")
+    contents = wire.body(wire.nlri(OURS), wire.ORIGIN_IGP + wire.as_path(65001, width=2) + wire.NEXT_HOP,
+                         wire.nlri("10.0.0.0/8"))  # fmt: skip
+    update = wire.record(5, 1, peer + local + contents)
+    [said] = only(tmp_path, update).update.followed  # type: ignore[union-attr]
+    assert said.path == AsPath((65001,), 1)
+    old = [update, wire.record(5, 3, peer + b"\0\6\0\1"), wire.record(5, 7, peer + local)]
+    assert counted(written(tmp_path, *old)) == (1, 1, 1, 1, 0)
+    numbers = struct.pack("!HH", 65001, 65000)
+    zebra = [wire.record(16, 0, numbers + b"\0\3\0\6"), wire.record(16, 1, numbers + wire.open_message(65001))]
+    assert counted(written(tmp_path, *zebra)) == (0, 0, 1, 0, 0)
+
+
 def test_peers_are_pairs_of_address_and_as_number(tmp_path: Path) -> None:
     parts = [
         wire.bgp4mp(4, wire.KEEPALIVE, peer=f"192.0.2.{n}", peer_as=a) for n, a in ((1, 1), (1, 2), (2, 1), (1, 1))

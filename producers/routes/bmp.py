@@ -71,6 +71,7 @@ class Framing:
     def __init__(self) -> None:
         self.skipped = 0
         self.resyncs = 0
+        self.skipped_in_a_row = 0  # since the last message
         self._rest = b""
         self._is_lost = False
 
@@ -81,7 +82,7 @@ class Framing:
         while size - at >= HEADER.size:
             if self._is_lost:
                 found = _next_message(data, at)
-                self.skipped += found - at
+                self._skip(found - at)
                 at = found
                 if not _is_sure(data, at):
                     break  # more bytes will tell
@@ -90,15 +91,20 @@ class Framing:
             if version != VERSION or not _fits(data, at, length, kind):
                 self._is_lost = True
                 self.resyncs += 1
-                self.skipped += 1
+                self._skip(1)
                 at += 1
                 continue
             end = at + length
             if end > size:
                 break
+            self.skipped_in_a_row = 0
             yield Message(kind, data, at + HEADER.size, end)
             at = end
         self._rest = data[at:]
+
+    def _skip(self, count: int) -> None:
+        self.skipped += count
+        self.skipped_in_a_row += count
 
 
 def _fits(data: bytes, at: int, length: int, kind: int) -> bool:

@@ -104,8 +104,8 @@ class _Connection(asyncio.Protocol):
         if self._session is None:
             return
         self._session.take(data, _now_ms())
-        if self._session.is_over:
-            self.close("the router ended it")
+        if self._session.over_because:
+            self.close(self._session.over_because)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.left(self)

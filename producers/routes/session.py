@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from producers.routes import bmp
@@ -20,6 +21,7 @@ from schemas.records import View
 
 log = logging.getLogger(__name__)
 
+SKIPPED_BYTES_MAX: Final = 1 << 20  # without a message among them: looking for one costs time that is others' too
 _TABLES_A_PEER_MAX: Final = 8  # flags differ by table, and numbers when the peer comes back as somebody else
 _OURSELVES: Final = ("0.0.0.0", "::")  # noqa: S104 - no address to listen on
 
@@ -60,7 +62,7 @@ class BmpSession:
 
     def __init__(self, address: str, table: RouteTable, families: Families, peers_max: int) -> None:
         self.heard = Heard()
-        self.is_over = False  # the router said so
+        self.over_because = ""  # why nothing more is to be heard of it
         self.router = address
         self._address, self._table, self._families = address, table, families
         self._peers_max = peers_max
@@ -82,12 +84,14 @@ class BmpSession:
                 if name and not self._peers:  # what was told under one name is not found under another
                     self.router = name
             elif message.kind == bmp.TERMINATION:
-                self.is_over = True
+                self.over_because = "the router ended it"
             elif message.kind not in (bmp.STATISTICS, bmp.MIRRORING):
                 heard.unparsed += 1
         if self._framing.resyncs and not heard.resyncs:
             log.warning("%s (%s): bytes that are no BMP message; looking for the next one", self.router, self._address)
         heard.skipped_bytes, heard.resyncs = self._framing.skipped, self._framing.resyncs
+        if self._framing.skipped_in_a_row > SKIPPED_BYTES_MAX:
+            self.over_because = "it sends no BMP"  # a router comes back and says everything anew
 
     def end(self, at_ms: int) -> None:
         """Nothing more comes: what is known of the router's peers is forgotten."""
@@ -111,7 +115,9 @@ class BmpSession:
             without = decode(message.data, *body, self._families, Encoding(encoding.as_width))
             update = update if without.flaw else without
         if update.followed and monitored.own_as:
-            update = update._replace(followed=[_without(said, monitored.own_as) for said in update.followed])
+            own_as = monitored.own_as
+            followed = [Said(to, path_id, _without(path, own_as)) for to, path_id, path in update.followed]
+            update = update._replace(followed=followed)
         heard = self.heard
         heard.announced += update.announced
         heard.withdrawn += update.withdrawn
@@ -174,9 +180,9 @@ class BmpSession:
         return monitored
 
 
-def _without(said: Said, own_as: int) -> Said:
+@lru_cache(maxsize=4096)
+def _without(path: AsPath | None, own_as: int) -> AsPath | None:
     """FRR puts its own number before the path of an external peer, where no other can have put it."""
-    path = said.path
     if path is None or path.ases[:1] != (own_as,):
-        return said
-    return said._replace(path=AsPath(path.ases[1:], path.length - 1))
+        return path
+    return AsPath(path.ases[1:], path.length - 1)

@@ -52,7 +52,9 @@ class Peer:
     def best(self, key: _Key) -> AsPath | None:
         """The shortest path to a prefix; which one the router takes, only its loc-rib says."""
         paths = self.routes.get(key)
-        return min(paths.values(), key=lambda path: path.length) if paths else None
+        if not paths or len(paths) == 1:  # most often: min takes longer than all the rest
+            return next(iter(paths.values())) if paths else None
+        return min(paths.values(), key=lambda path: path.length)
 
 
 class RouteTable:

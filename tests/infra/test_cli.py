@@ -53,7 +53,7 @@ def test_help_of_every_command_has_an_example_of_it(path: tuple[str, ...]) -> No
 def test_commands_of_the_contract_that_are_mine_are_there() -> None:
     wanted = {("sink",), ("topics", "create"), ("topics", "list"), ("topics", "describe"), ("tail",), ("inject",),
               ("config", "apply"), ("config", "get"), ("config", "check"), ("watch",), ("doctor",),
-              ("replay",), ("explain",),
+              ("replay",), ("explain",), ("routes",),
               *(("direct", d) for d in ("pin", "drain", "freeze", "stop-actions", "lift", "list"))}  # fmt: skip
     assert wanted <= set(ALL)
 

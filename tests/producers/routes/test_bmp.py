@@ -82,6 +82,27 @@ def test_after_bad_bytes_it_is_back_in_step(messages: list[bytes], bad: bytes, d
         assert found == messages
 
 
+_MORE = [wire.route_monitoring(wire.announce(OURS, path=(n + 1,))) for n in range(bmp.MESSAGE_BYTES_MAX // 90)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(max_size=60) | st.sampled_from(GOOD).map(lambda m: m[:-9]), max_size=5).map(b"".join))
+def test_whatever_came_it_is_back_in_step_after_the_largest_message(bad: bytes) -> None:
+    found, _ = framed(bad + b"".join(_MORE))
+    assert found[-1] == _MORE[-1]
+    assert sum(map(len, _MORE)) > bmp.MESSAGE_BYTES_MAX
+
+
+def test_a_stream_that_is_no_bmp_is_given_up() -> None:
+    router = Router()
+    for _ in range(20):
+        router.sends(b"\3" * 10_000)
+    assert router.session.over_because == ""
+    for _ in range(100):
+        router.sends(b"\3" * 10_000)
+    assert router.session.over_because == "it sends no BMP"
+
+
 def test_zeros_text_and_an_unknown_version_are_skipped() -> None:
     for bad in (bytes(1000), b"GET / HTTP/1.1\r\n\r\n", wire.bmp(0, bytes(80), version=4), b"\3" * 50):
         found, framing = framed(GOOD[1] + bad + GOOD[2] + GOOD[4])
@@ -260,7 +281,7 @@ def test_the_end_of_a_session_is_one_event() -> None:
     router = Router()
     router.sends(wire.initiation(), wire.peer_up(), wire.route_monitoring(wire.announce(OURS)))
     router.sends(wire.TERMINATION)
-    assert router.session.is_over
+    assert router.session.over_because
     router.session.end(2000)
     [event] = router.table.tell(10)
     assert (event.kind, event.router, [r.region_id for r in event.regions]) == ("ROUTER_LOST", "edge-1", ["eu-west-1"])

@@ -2,8 +2,8 @@
 
 Version 3 has no marker to find a message by, so after bytes that are no message the next one is looked for: a header
 that makes sense, of a message whose inside fits its length, with another such header behind it. What was skipped is
-counted; everything behind it is taken as usual. A message that says how long it is and only has contents that cannot
-be read costs nothing but itself.
+counted; everything behind it is taken as usual (a withdrawal among what was skipped is not said again: probes will
+tell). A message that says how long it is and only has contents that cannot be read costs nothing but itself.
 
 Memory: what is left of the last message, `MESSAGE_BYTES_MAX` at most.
 """
@@ -155,11 +155,10 @@ def _has_sense(data: bytes, at: int, length: int, kind: int) -> bool:
 
 
 def _is_sure(data: bytes, at: int) -> bool:
-    """Whether the message at `at` and the header behind it are there."""
+    """Whether all of the message at `at` is there: what is behind it may come later, or never."""
     if len(data) - at < HEADER.size:
         return False
     length: int = HEADER.unpack_from(data, at)[1]
-    # The last message for now has nothing behind it: the end of what was sent is as good as a header.
     return len(data) >= at + length
 
 
@@ -241,7 +240,7 @@ def system_name(message: Message) -> str:
 
 
 def _open_at(data: bytes, at: int, end: int) -> tuple[bytes, int]:
-    """The optional parameters of the OPEN at `at`, and where it ends; nothing if there is none."""
+    """The optional parameters of the OPEN at `at` from their length on, and where it ends; nothing if there is none."""
     if at + HEADER_BYTES + 10 > end or data[at + 18] != OPEN:
         return b"", end
     stop = min(end, at + (data[at + 16] << 8 | data[at + 17]))

@@ -82,8 +82,8 @@ def _listen(config: Path, regions: Path | None) -> None:
 
 
 def _read(path: Path, regions: list[Region], *, as_json: bool) -> None:
-    from producers.routes.monitor import MrtReplay  # noqa: PLC0415
     from producers.routes.mrt import MrtReader  # noqa: PLC0415
+    from producers.routes.replay import MrtReplay  # noqa: PLC0415
     from schemas.codec import to_plain  # noqa: PLC0415
 
     if regions:

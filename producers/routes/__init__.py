@@ -5,11 +5,13 @@
     following.py   which prefixes are followed, and for which region
     table.py       the followed routes of every peer; what has changed, told as RouteEvents
     mrt.py         MRT files, record by record, and what they add up to
+    replay.py      an MRT file's events, without Kafka
     bmp.py         one router's BMP stream: messages out of bytes, and back into step after bad ones
+    session.py     one router's session: what its messages do to the table
     listener.py    BMP sessions on a socket, into the table
     monitor.py     `proxima routes`: the listener, the table, and the events onto Kafka
 
 Everything is counted, but only prefixes of configured regions are followed: a router may have a million others, and
 memory is bound by what is followed. Bytes come from the network: whatever they are, nothing here raises on them.
-Decoding (update, paths, mrt, bmp) does no I/O and knows neither clock nor Kafka.
+Decoding (update, paths, bmp) and the table do no I/O, and know neither clock nor Kafka.
 """

@@ -11,25 +11,21 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from producers.publisher import Publisher
 from producers.routes.following import NOTHING, Families, following
 from producers.routes.listener import Listener
-from producers.routes.mrt import ESTABLISHED, Counts, MrtReader, PeerKey, address_of
-from producers.routes.table import Peer, RouteTable
+from producers.routes.table import MINUTE_MS, RouteTable
 from schemas import config
-from schemas.records import Region, RouteEvent, View
+from schemas.records import Region
 
 log = logging.getLogger(__name__)
 
 TOPIC: Final = "bgp-events"
 IN_FLIGHT_MAX: Final = 500  # a quarter of what the publisher's client holds: handing over never blocks
-MINUTE_MS: Final = 60_000
-FILE_PEERS_MAX: Final = 100_000  # the largest collector has some thousand; a file of nonsense may have any number
 Subscribe = Callable[[Callable[[list[Region]], None]], Callable[[], None]]
 
 
@@ -65,53 +61,6 @@ class RouteMonitor:
         room = IN_FLIGHT_MAX - self._publisher.stats.in_flight
         for event in self._table.tell(room) if room > 0 else ():
             self._publisher.publish(TOPIC, self._settings.agent_id, event)
-
-
-class MrtReplay:
-    """A file's events, as a monitor would have told them if its records had come in at their times."""
-
-    def __init__(self, path: Path, regions: Iterable[Region] = (), settle_ms: int = 100) -> None:
-        """Raises RouteError: there is no such file, or it may not be read."""
-        self._reader = MrtReader(path, following(regions))
-        # A file has no monitor of its own: its events say who wrote it down, and are not for Kafka.
-        self._table = RouteTable("mrt", "mrt")
-        self._settle_ms = settle_ms
-        self._peers: dict[PeerKey, Peer] = {}
-
-    @property
-    def counts(self) -> Counts:
-        return self._reader.counts
-
-    def __iter__(self) -> Iterator[RouteEvent]:
-        settled = minute = -1
-        for entry in self._reader:
-            if entry.at_ms // self._settle_ms != settled:
-                settled = entry.at_ms // self._settle_ms
-                if minute not in (-1, entry.at_ms // MINUTE_MS):
-                    self._table.minute((minute + 1) * MINUTE_MS)
-                minute = entry.at_ms // MINUTE_MS
-                yield from self._told()
-            peer = self._peers.get(entry.peer) or self._meet(entry.peer, entry.at_ms)
-            if peer is None:
-                continue
-            if entry.update is not None:
-                self._table.take(peer, View.PRE_POLICY, entry.update, entry.at_ms)
-            elif entry.states is not None and entry.states[1] == ESTABLISHED:
-                self._table.up(peer, entry.at_ms)
-            elif entry.states is not None and entry.states[0] == ESTABLISHED:
-                self._table.down(peer, entry.at_ms)
-        yield from self._told()
-
-    def _meet(self, key: PeerKey, at_ms: int) -> Peer | None:
-        if len(self._peers) >= FILE_PEERS_MAX:
-            return None
-        peer = self._table.add(address_of(key.local), address_of(key.peer), key.peer_as, at_ms)
-        self._peers[key] = peer
-        return peer
-
-    def _told(self) -> Iterator[RouteEvent]:
-        while events := self._table.tell(1000):
-            yield from events
 
 
 def run(role: config.RoutesConfig, subscribe: Subscribe) -> None:

@@ -20,6 +20,7 @@ from producers.routes.paths import AsPath
 from producers.routes.update import Update
 from schemas.records import RegionReach, Route, RouteChange, RouteEvent, View
 
+MINUTE_MS: Final = 60_000  # churn is told once in so long
 ROUTES_AN_EVENT_MAX: Final = 100  # with the longest paths that are told, 130 kB: far below a record's bound
 AS_PATH_TOLD_MAX: Final = 255
 # ADD-PATH gives a prefix as many paths as it has identifiers; a router that means well sends a handful.

@@ -18,8 +18,8 @@ from typing import Any
 
 from producers.routes import bmp, mrt
 from producers.routes.following import following
-from producers.routes.monitor import MrtReplay
 from producers.routes.mrt import MrtReader
+from producers.routes.replay import MrtReplay
 from producers.routes.session import BmpSession
 from producers.routes.table import RouteTable
 from schemas.records import Region

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from producers.routes.following import following
-from producers.routes.monitor import MrtReplay
+from producers.routes.replay import MrtReplay
 from producers.routes.session import BmpSession
 from producers.routes.table import RouteTable
 from schemas.codec import encode

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from producers.routes.following import following
-from producers.routes.monitor import MrtReplay
 from producers.routes.mrt import Entry, MrtReader
 from producers.routes.paths import AsPath
+from producers.routes.replay import MrtReplay
 from schemas.errors import RouteError
 from schemas.records import Region
 from schemas.validate import mistakes

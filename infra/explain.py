@@ -49,6 +49,7 @@ _REASONS: Final = {
     "UNKNOWN_REGION": "nobody knows where it is: it is in no catalogue of regions, and no weight was given for it",
     "DRAINED": "an operator has drained it",
     "UNHEALTHY": "it is reported to be unhealthy",
+    "NO_ROUTE": "no BGP route leads there any more, and no probe says otherwise",
     "DOWN": "it does not answer",
     "VETOED": "an agent whose view has to be good cannot reach it",
     "EJECTED": "it failed again and again, and is left out for a while",
@@ -262,7 +263,7 @@ def _eligibility(candidate: Candidate, ranking: FailoverRanking) -> list[str]:
         by = f" ({clean(drains[0].author)}: {clean(drains[0].reason)})" if reason == "DRAINED" and drains else ""
         found.append(f"Not eligible: {why}{by}.")
     if candidate.waits:
-        found.append("It waits: it was left because it failed, and the failback policy does not take it back yet.")
+        found.append("It waits: it failed as the target and is not taken back yet, or its route has just changed.")
     return found
 
 

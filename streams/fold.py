@@ -39,6 +39,7 @@ from schemas.records import (
     Record,
     Region,
     RegionCatalog,
+    RouteEvent,
     Snapshot,
     Source,
     Tick,
@@ -51,7 +52,7 @@ from streams.letters import letter
 
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
 _BODIES: Final = (
-    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, FailoverConfiguration, RegionCatalog,
+    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, FailoverConfiguration, RegionCatalog,
     OperatorDirective
 )  # fmt: skip
 
@@ -250,6 +251,8 @@ class JournalFold:
                     detail = f"{body.target_region} is no region that {primary} may fail over to"
                     return [self._dead_letter(record, Reason.UNKNOWN_REGION, detail)]
                 at_once = bool(self._guarded(primary, record, lambda e: e.inject(body, now_ms)))
+            case RouteEvent():  # of every region in the catalogue, candidates or not
+                at_once = bool(self._guarded(primary, record, lambda e: e.route(body, now_ms)))
             case FailoverConfiguration():
                 catalogue = self._catalogue
                 self._guarded(primary, record, lambda e: e.configure(body, catalogue))

@@ -33,6 +33,7 @@ from schemas.records import (
     PathPanes,
     PathWeights,
     Region,
+    RouteEvent,
 )
 from streams.core.baseline import baseline_weights, great_circle_km
 from streams.core.damping import Damping
@@ -41,15 +42,17 @@ from streams.core.holddown import HoldDown, Phase, Proposal, Signal
 from streams.core.injected import Injected
 from streams.core.paths import Paths
 from streams.core.prediction import Predictor
-from streams.core.ranking import DOWN, UNHEALTHY, VETOED, Ranked, path_weights, rank
+from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank
 from streams.core.reason import sentence
+from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
 from streams.core.views import metrics
 from streams.core.weights import Scale
 
 ENGINE_VERSION: Final = "2"
-_FAILED: Final = frozenset((DOWN, UNHEALTHY, VETOED))  # why a target in use was left, that failback has to wait for
+# Why a target in use was left, that failback has to wait for.
+_FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
 Published = FailoverRanking | PathWeights | DisruptionPrediction
 Catalogue = Mapping[str, Region]
 
@@ -75,6 +78,7 @@ class FailoverEngine:
         self._events: list[Event] = [Event.CONFIG_ACCEPTED]
         self._evidence_at_ms = 0
         self._injected = Injected()
+        self._routes = Routes()
         self._directives = Directives()
         self._predicted: dict[str, float] = {}
         self._bandwidth = np.full(candidates, np.nan)
@@ -114,6 +118,10 @@ class FailoverEngine:
         """A metric from outside, until it expires; True when it has to be decided upon at once."""
         self._injected.take(metric, now_ms)
         return metric.metric == "healthy"
+
+    def route(self, event: RouteEvent, now_ms: int) -> bool:
+        """What BGP says; True when it has to be decided upon at once."""
+        return self._routes.take(event, self._numbers, self.configuration.policy.quorum_ratio, now_ms)
 
     def direct(self, directive: OperatorDirective, now_ms: int) -> bool:
         """An operator's directive; True when it concerns this primary, and has to be decided upon at once."""
@@ -182,8 +190,11 @@ class FailoverEngine:
         orders = self._directives.orders(self._numbers)
         said = self._injected.in_force(self._numbers, now_ms)
         measured = metrics(self._paths, len(regions), policy, observed_ms)
+        no_route = self._routes.gone(self._paths, self._numbers)
         # What was dead and is not seen any more has not recovered.
         dead = measured.down | (self._damping.dead & ~measured.trusted)
+        for also in (said.unhealthy, no_route):
+            dead = dead if also is None else dead | also
         ranked = rank(
             regions,
             measured,
@@ -194,7 +205,8 @@ class FailoverEngine:
             injected=said.metrics,
             unhealthy=said.unhealthy,
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
-            ejected=self._damping.observe(dead if said.unhealthy is None else dead | said.unhealthy, policy, now_ms),
+            no_route=no_route,
+            ejected=self._damping.observe(dead, policy, now_ms),
             name_order=self._name_order,
             scale=self._scale,
         )
@@ -227,7 +239,9 @@ class FailoverEngine:
     def _ranking(self, ranked: Ranked, orders: Orders, advice: Advice, now_ms: int) -> FailoverRanking | None:
         policy, before = self.configuration.policy, self._hold.target
         waits = self._damping.waits(ranked.eligible, policy, now_ms)
-        proposal = self._proposal(ranked, orders, waits)
+        unsettled = self._routes.unsettled(self._numbers, now_ms)
+        barred = waits if unsettled is None else unsettled if waits is None else waits | unsettled
+        proposal = self._proposal(ranked, orders, barred)
         self._hold, signal = self._hold.step(proposal, policy, now_ms)
         shown = Shown.of(ranked, policy, advice, self._hold.target, now_ms)
         events = [*dict.fromkeys(self._events), *self._moved(ranked, signal, before)]
@@ -249,11 +263,11 @@ class FailoverEngine:
             mode=ranked.mode,
             advice=advice,
             events=[str(e) for e in events],
-            reason=sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits),
+            reason=sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,
             order_confidence=ranked.order_confidence,
-            candidates=ranked.candidates(self._predicted, waits),
+            candidates=ranked.candidates(self._predicted, barred),
             target_region=self._hold.target,
             previous_target_region=self._previous,
             suspect_agents=list(ranked.metrics.suspects),
@@ -313,6 +327,7 @@ class FailoverEngine:
             "events": [str(e) for e in self._events],
             "evidence_at_ms": self._evidence_at_ms,
             "injected": self._injected.values,
+            "routes": self._routes.save(),
             "directives": self._directives.save(),
             "predicted": self._predicted,
             "paths": paths,
@@ -348,6 +363,7 @@ class FailoverEngine:
         engine._events = [Event(e) for e in scalars["events"]]
         engine._evidence_at_ms = scalars["evidence_at_ms"]
         engine._injected = Injected(scalars["injected"])
+        engine._routes = Routes(scalars.get("routes"))
         engine._directives = Directives.load(scalars.get("directives", []))
         engine._predicted = scalars["predicted"]
         engine._paths = Paths.load(scalars["paths"], _part(arrays, "paths."))

@@ -27,14 +27,15 @@ from streams.core.weights import METRICS, NetworkWeight, Scale, network_weight
 UNKNOWN_REGION: Final = "UNKNOWN_REGION"
 DRAINED: Final = "DRAINED"
 UNHEALTHY: Final = "UNHEALTHY"
+NO_ROUTE: Final = "NO_ROUTE"
 DOWN: Final = "DOWN"
 VETOED: Final = "VETOED"
 EJECTED: Final = "EJECTED"
 STALE: Final = "STALE"
 NO_DATA: Final = "NO_DATA"
-GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, DOWN, VETOED, EJECTED, STALE, NO_DATA)
+GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, EJECTED, STALE, NO_DATA)
 # Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
-DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, DOWN))
+DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN))
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Ranked:
         return reason is None or (may and reason not in DEAD)
 
     def candidates(self, predicted: dict[str, float], waits: Array | None = None) -> list[Candidate]:
-        """In order of rank; `waits` (regions,) bool: held back by the failback policy."""
+        """In order of rank; `waits` (regions,) bool: not to be chosen yet while another is eligible."""
         log_score = np.log(self.score)
         flip = flips(self.order, self.eligible, log_score, self.parts)
         confidence = significant(self.metrics.confidence).tolist()
@@ -148,6 +149,7 @@ def rank(
     injected: Array | None = None,
     unhealthy: Array | None = None,
     drained: Array | None = None,
+    no_route: Array | None = None,
     ejected: Array | None = None,
     name_order: Array | None = None,
     scale: Scale | None = None,
@@ -155,7 +157,8 @@ def rank(
     """Score and order the candidates.
 
     Shapes: all arrays (regions,), but `injected` (metrics, regions), NaN where nobody said so. `baseline` in (0, 1];
-    `known`: in the catalogue or given a weight; `unhealthy`, `drained`, `ejected`: bool. `name_order`, each region's
+    `known`: in the catalogue or given a weight; `unhealthy`, `drained`,
+    `no_route`, `ejected`: bool. `name_order`, each region's
     place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
     """
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
@@ -168,6 +171,7 @@ def rank(
         UNKNOWN_REGION: ~known,
         DRAINED: drained,
         UNHEALTHY: unhealthy,
+        NO_ROUTE: no_route,
         DOWN: metrics.down,
         VETOED: metrics.vetoed,
         EJECTED: ejected,

@@ -11,9 +11,18 @@ from streams.core.ranking import Ranked
 
 
 def sentence(
-    ranked: Ranked, orders: Orders, hold: HoldDown, *, signal: Signal, before: str | None, waits: Array | None
+    ranked: Ranked,
+    orders: Orders,
+    hold: HoldDown,
+    *,
+    signal: Signal,
+    before: str | None,
+    waits: Array | None,
+    barred: Array | None,
 ) -> str:
-    """`before`: the target before this moment; `waits` (regions,): held back by the failback policy."""
+    """`before`: the target before this moment; (regions,) `waits`: held back by the failback policy, `barred`: by that
+    or because the route there has just changed.
+    """
     target, policy = hold.target, ranked.policy
     state: dict[str | None, str | None] = dict(zip(ranked.regions, ranked.reasons, strict=True))
     if signal is Signal.FROZEN:
@@ -35,12 +44,14 @@ def sentence(
     if ranked.mode is Mode.PANIC:
         return f"{target} is the least bad: {_number(int(ranked.eligible.sum()), 'candidate')} eligible"
     if hold.phase is Phase.CHALLENGED:
-        return f"{target} is in use; {ranked.best(waits)} leads it and has not led for long enough yet"
+        return f"{target} is in use; {ranked.best(barred)} leads it and has not led for long enough yet"
     first = ranked.regions[int(ranked.order[0])]
     if target == first:
         return f"{target} has the best score of {int(ranked.eligible.sum())} eligible"
     if waits is not None and waits[int(ranked.order[0])]:
         return f"{target} is kept: {first} is better, failed before, and waits ({policy.failback} failback)"
+    if barred is not None and barred[int(ranked.order[0])]:
+        return f"{target} is kept: {first} is better, and its route has just changed"
     lead = np.log(ranked.score[ranked.order[0]] / ranked.score[ranked.regions.index(target)])
     short = "less than the margin" if lead <= np.log1p(policy.margin_ratio) else "so little that it may be chance"
     return f"{target} is kept: {first} is better by {short}"

@@ -163,7 +163,7 @@ def test_who_drained_it_and_why() -> None:
 
 
 def test_who_waits_by_the_failback_policy() -> None:
-    assert "It waits: it was left because it failed" in told(candidate(waits=True))
+    assert "It waits: it failed as the target" in told(candidate(waits=True))
 
 
 def test_what_would_put_it_first() -> None:

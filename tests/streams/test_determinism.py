@@ -39,6 +39,9 @@ from schemas.records import (
     Record,
     Region,
     RegionCatalog,
+    RegionReach,
+    RouteChange,
+    RouteEvent,
     Snapshot,
     Source,
     Tick,
@@ -291,6 +294,11 @@ class _Script:
             )
             measured = BandwidthMeasurement("a", "alpha", "middle", self._now_ms, 1e9 + number, 0.1, 1000)
             self._say("probe-samples", "alpha", measured)
+        if number % 30 == 25:
+            routes = [RegionReach("middle", number % 4), RegionReach("near", number % 60 // 30)]
+            told = RouteChange.WITHDRAWN if number % 60 == 25 else RouteChange.REACHABLE
+            event = RouteEvent("bmp", "alpha", self._now_ms, told, "r", "192.0.2.1", 65_001, regions=routes)
+            self._say("bgp-events", "alpha", event)
         self._direct(number)
         if number == 60:
             self._configure("alpha", ("middle", "far", "near"), 2, 1)

@@ -34,6 +34,7 @@ class Path:
     down: bool = False
     vetoed: bool = False
     drained: bool = False
+    no_route: bool = False
     ejected: bool = False
     baseline: float = 0.5
     known: bool = True
@@ -76,6 +77,7 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         injected=rows(said),
         unhealthy=column("healthy") == 0,
         drained=column("drained", bool),
+        no_route=column("no_route", bool),
         ejected=column("ejected", bool),
     )
 
@@ -106,6 +108,7 @@ PATH: Final = st.builds(
     down=_SELDOM,
     vetoed=_SELDOM,
     drained=_SELDOM,
+    no_route=_SELDOM,
     ejected=_SELDOM,
     baseline=st.floats(1e-6, 1),
     known=st.sampled_from([True, True, False]),
@@ -121,5 +124,5 @@ ALIVE: Final = st.builds(
     age_ms=st.floats(0, 9000),
     healthy=st.just(NAN),
     **dict.fromkeys(("trusted", "known"), st.just(True)),
-    **dict.fromkeys(("down", "vetoed", "drained", "ejected"), st.just(False)),
+    **dict.fromkeys(("down", "vetoed", "drained", "no_route", "ejected"), st.just(False)),
 )

@@ -19,6 +19,7 @@ from streams.core.ranking import (
     EJECTED,
     GATES,
     NO_DATA,
+    NO_ROUTE,
     STALE,
     UNHEALTHY,
     UNKNOWN_REGION,
@@ -131,6 +132,7 @@ def test_gates_stand_in_order_and_the_first_that_holds_is_the_reason(holds: set[
     path = Path(
         known=UNKNOWN_REGION not in holds,
         drained=DRAINED in holds,
+        no_route=NO_ROUTE in holds,
         vetoed=VETOED in holds,
         ejected=EJECTED in holds,
         healthy=0.0 if UNHEALTHY in holds else NAN,

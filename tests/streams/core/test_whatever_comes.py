@@ -21,7 +21,11 @@ from schemas.records import (
     Outcome,
     Policy,
     Reason,
+    RegionReach,
+    RouteChange,
+    RouteEvent,
     Snapshot,
+    View,
 )
 from schemas.validate import METRICS
 from streams.core.ranking import DEAD
@@ -29,6 +33,7 @@ from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
 from tests.streams.core.story import TARGETS, Network, Seen, Story, configuration, new_fold
 
+SELDOM = ("directive", "metric", "bandwidth", "routes", "configuration", "silence", "nobody")
 AGENTS = ("agent-1", "agent-2", "agent-3")
 
 
@@ -55,7 +60,7 @@ def a_policy(chance: random.Random) -> Policy:
 def something(story: Story, chance: random.Random, version: int) -> int:
     """Let one thing happen; the configuration's version after it."""
     now_ms = story.now_ms
-    match chance.choice(("directive", "metric", "metric", "bandwidth", "configuration", "silence", "nobody")):
+    match chance.choice((*SELDOM, "metric", "routes")):
         case "directive":
             kind = chance.choice(list(Directive))
             region = chance.choice([*TARGETS, "t-9"]) if kind in (Directive.PIN, Directive.DRAIN) else None
@@ -72,6 +77,11 @@ def something(story: Story, chance: random.Random, version: int) -> int:
         case "bandwidth":
             bps = chance.choice([0.0, 1e6, 1e15])
             story.say(BandwidthMeasurement("agent-1", PRIMARY, chance.choice(TARGETS), now_ms, bps, 0.1, 1000))
+        case "routes":
+            reach = [RegionReach(t, chance.choice([0, 0, 1, 2])) for t in chance.sample([*TARGETS, "t-9"], 2)]
+            monitor, view = chance.choice(["bmp-1", "bmp-2"]), chance.choice(list(View))
+            kind = chance.choice(list(RouteChange))
+            story.say(RouteEvent(monitor, PRIMARY, now_ms, kind, "r", "192.0.2.1", 65_001, view, regions=reach))
         case "configuration":
             targets = chance.sample(TARGETS, chance.randrange(1, 4))
             based_on = version - chance.choice([0, 0, 1])

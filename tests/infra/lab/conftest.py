@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,6 @@ def lab_is_possible() -> None:
 
 @pytest.fixture(scope="module")
 def lab(lab_is_possible: None) -> Iterator[Lab]:
-    with Lab.start(spec("tests")) as running:
+    with Lab.start(spec(f"t{os.getpid()}")) as running:  # tests may run in several processes
         running.wait_for_routes()
         yield running

@@ -80,8 +80,8 @@ def something(story: Story, chance: random.Random, version: int) -> int:
         case "routes":
             reach = [RegionReach(t, chance.choice([0, 0, 1, 2])) for t in chance.sample([*TARGETS, "t-9"], 2)]
             monitor, view = chance.choice(["bmp-1", "bmp-2"]), chance.choice(list(View))
-            kind = chance.choice(list(RouteChange))
-            story.say(RouteEvent(monitor, PRIMARY, now_ms, kind, "r", "192.0.2.1", 65_001, view, regions=reach))
+            change = chance.choice(list(RouteChange))
+            story.say(RouteEvent(monitor, PRIMARY, now_ms, change, "r", "192.0.2.1", 65_001, view, regions=reach))
         case "configuration":
             targets = chance.sample(TARGETS, chance.randrange(1, 4))
             based_on = version - chance.choice([0, 0, 1])

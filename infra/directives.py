@@ -79,6 +79,7 @@ def _hear(directive: OperatorDirective, answer: Answer, ranking: FailoverRanking
     elif any(d.expires_at_ms == directive.expires_at_ms for d in carried):
         answer.outcome, answer.reason = "accepted", f"{primary}: {ranking.reason}"
     elif Event.DIRECTIVE_REJECTED in ranking.events:
-        answer.said = f"{primary}: {ranking.reason}"
+        # The engine refuses for one reason only, which a ranking has no place to say.
+        answer.said = f"{directive.region} is no region that {primary} may fail over to"
         if directive.primary_region is not None:
             answer.outcome, answer.reason = "rejected", answer.said

@@ -62,13 +62,13 @@ def test_the_same_id_with_another_end_is_an_older_one() -> None:
 
 def test_a_rejection_ends_the_waiting_of_the_primary_that_it_is_about() -> None:
     answer = heard(PIN, ranking(7, events=["DIRECTIVE_REJECTED"], reason="it is no candidate"))
-    assert (answer.outcome, answer.reason) == ("rejected", "eu-west-1: it is no candidate")
+    assert (answer.outcome, answer.reason) == ("rejected", f"{PIN.region} is no region that eu-west-1 may fail over to")
 
 
 def test_what_is_said_to_every_primary_is_rejected_only_if_nobody_takes_it() -> None:
     refused = ranking(7, events=["DIRECTIVE_REJECTED"], primary_region="ap-south-1", reason="no candidate")
     answer = heard(DRAIN, refused)
-    assert (answer.outcome, answer.said) == ("unanswered", "ap-south-1: no candidate")
+    assert (answer.outcome, answer.said) == ("unanswered", f"{DRAIN.region} is no region that ap-south-1 may fail over to")
     assert heard(DRAIN, refused, carrying(DRAIN, Event.DIRECTIVE_ACCEPTED)).outcome == "accepted"
 
 

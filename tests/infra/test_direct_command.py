@@ -68,7 +68,10 @@ def test_a_rejection_ends_the_waiting_of_the_primary_that_it_is_about() -> None:
 def test_what_is_said_to_every_primary_is_rejected_only_if_nobody_takes_it() -> None:
     refused = ranking(7, events=["DIRECTIVE_REJECTED"], primary_region="ap-south-1", reason="no candidate")
     answer = heard(DRAIN, refused)
-    assert (answer.outcome, answer.said) == ("unanswered", f"{DRAIN.region} is no region that ap-south-1 may fail over to")
+    assert (answer.outcome, answer.said) == (
+        "unanswered",
+        f"{DRAIN.region} is no region that ap-south-1 may fail over to",
+    )
     assert heard(DRAIN, refused, carrying(DRAIN, Event.DIRECTIVE_ACCEPTED)).outcome == "accepted"
 
 

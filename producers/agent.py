@@ -1,208 +1,193 @@
 """The loop of `proxima probe`: asks every target by every method, paced, and publishes one ProbeBatch a tick.
 
-A tick's probes are spread evenly over it by absolute deadlines. Its batch leaves when the last of them has ended: a
-lost one at the end of the tick is only known after the time-out, and ticks overlap meanwhile. Nothing in the loop
-waits for Kafka.
+    pacer.py       each probe at its own moment of the tick
+    tick.py        a tick's probes as rows, and then a ProbeBatch
+    stalls.py      when this process was kept from running
+    capacity.py    bandwidth in turns
+    privileges.py  what it may do, given up once sockets are open
 
-One event loop asks and listens, so when this process is kept from running, everybody's round trip seems long. A
-timer that should have rung tells: probes that were under way during such a stall are SUSPECT, neither latency nor
-loss, and AgentHealth says how long the longest was.
+A tick's batch leaves when the last of its probes has ended: a lost one at the end of the tick is only known after the
+time-out, and ticks overlap meanwhile. Nothing in the loop waits for Kafka.
+
+Everything is one thread and one event loop: a probe that has to wait for another thread would measure that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import ipaddress
 import logging
+import random
 import signal
 import socket
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
+import numpy as np
+
+from producers.capacity import CapacityRounds
+from producers.pacer import Pacer, moments
+from producers.privileges import CAP_NET_RAW, keep_only
 from producers.probes import Answer, Endpoint, Probe
-from producers.probes.icmp import IcmpEcho
-from producers.probes.tcp_connect import TcpConnect
+from producers.probes.bandwidth import Bandwidth
+from producers.probes.methods import open_probes
 from producers.publisher import Publisher
+from producers.stalls import Stalls
+from producers.tick import Disturbance, Tick
 from schemas import config
-from schemas.errors import ConfigError
-from schemas.records import AgentHealth, Outcome, ProbeBatch
+from schemas.records import AgentHealth, BandwidthMeasurement, Outcome
 
 log = logging.getLogger(__name__)
 
-METHODS: Final[Mapping[str, Callable[[], Probe]]] = {"tcp-connect": TcpConnect, "icmp": IcmpEcho}
 HEALTH_EVERY_S: Final = 10.0
 RESOLVE_EVERY_S: Final = 60.0
-# A busy but healthy machine wakes us some milliseconds late now and then; that much error is what an RTT has here.
-STALL_MS: Final = 25.0
-_WATCH_EVERY_S: Final = 0.01
-
-
-@dataclass(slots=True)
-class _Asked:
-    """One probe of a tick: a row of its batch."""
-
-    target_index: int
-    method_index: int
-    sent_s: float
-    ended_s: float
-    answer: Answer
+_FAMILIES: Final = {"any": socket.AF_UNSPEC, "v4": socket.AF_INET, "v6": socket.AF_INET6}
 
 
 class ProbeAgent:
-    """Asks until told to stop. Make it, and run it, where an event loop runs."""
+    """Asks until told to stop. Make it, and run it, where an event loop runs; `probes` are its own then."""
 
-    def __init__(self, settings: config.Probe, publisher: Publisher) -> None:
-        """Raises ConfigError for a method that there is not, ProbeError for one that this process may not use."""
-        unknown = [m for m in settings.methods if m not in METHODS]
-        if unknown:
-            known = ", ".join(METHODS)
-            raise ConfigError([f"probe.methods: {m!r} is none of {known}" for m in unknown], where="[probe]")
+    def __init__(
+        self, settings: config.Probe, publisher: Publisher, probes: Sequence[Probe], bandwidth: Probe | None = None
+    ) -> None:
         self._settings, self._publisher = settings, publisher
-        self._probes = [METHODS[method]() for method in settings.methods]
-        self._addresses: dict[str, str] = {}
-        self._stalls = _Stalls()
+        self._probes, self._bandwidth = probes, bandwidth
+        self._tick_s = settings.tick_ms / 1000
+        self._endpoints: list[Endpoint | None] = [None] * len(settings.targets)
+        self._regions = [target.region for target in settings.targets]
+        self._methods = [probe.method for probe in probes]
+        self._chance = random.SystemRandom()
+        # The same order every tick, so that each target is asked at equal intervals; by chance, so that neighbours in
+        # the file are not neighbours in time.
+        pairs = [(t, m) for t in range(len(settings.targets)) for m in range(len(probes))]
+        order = np.array(self._chance.sample(pairs, len(pairs)) * settings.probes_per_tick)
+        self._target_index, self._method_index = order[:, 0].astype(np.uint16), order[:, 1].astype(np.uint8)
+        self._asking = [(int(t), probes[m]) for t, m in order]
+        self._pacer = Pacer(self._tick_s, settings.rate_max_per_s)
+        self._stalls = Stalls()
+        self._capacity = None if bandwidth is None else self._rounds(bandwidth)
         self._not_sent = 0
 
     async def run(self, stop: asyncio.Future[None]) -> None:
         """Ask until `stop` is done; returns when what was asked has ended and is handed to the publisher."""
-        loop, tick_s = asyncio.get_running_loop(), self._settings.tick_ms / 1000
+        loop = asyncio.get_running_loop()
         await self._resolve()
-        self._stalls.watch(loop)
         every = [
             asyncio.create_task(_repeat(HEALTH_EVERY_S, self._publish_health)),
             asyncio.create_task(_repeat(RESOLVE_EVERY_S, self._resolve)),
+            *([] if self._capacity is None else [asyncio.create_task(self._capacity.run())]),
         ]
         ending: list[asyncio.Task[None]] = []
         began_s = loop.time()
         try:
             while not stop.done():
-                flights = await self._ask_all(began_s, stop)
-                ending = [
-                    *(task for task in ending if not _over(task)),
-                    asyncio.create_task(self._publish(began_s, flights)),
-                ]
+                tick = self._tick(began_s)
+                send, skip = functools.partial(self._ask, tick), functools.partial(self._skip, tick)
+                tick.close(await self._pacer.run(tick.due_s, send, skip, stop))
+                await _stopped(stop, began_s + self._tick_s)
+                _raise_from(every)
+                ending = [*(task for task in ending if not _over(task)), asyncio.create_task(self._publish(tick))]
                 # Ticks that were missed (the machine slept) are left out, not caught up with in a burst.
-                began_s += tick_s * max(1, int((loop.time() - began_s) / tick_s))
+                began_s += self._tick_s * max(1, int((loop.time() - began_s) / self._tick_s))
             await asyncio.gather(*ending)
             await self._publish_health()
         finally:
             for task in every:
                 task.cancel()
             self._stalls.close()
-            for probe in self._probes:
+            for probe in (*self._probes, *([] if self._bandwidth is None else [self._bandwidth])):
                 probe.close()
 
-    async def _ask_all(self, began_s: float, stop: asyncio.Future[None]) -> list[asyncio.Task[_Asked]]:
-        """Start a tick's probes, each at its moment; returns at the tick's end, or at once when told to stop."""
-        tick_s, rounds = self._settings.tick_ms / 1000, self._settings.probes_per_tick
-        pairs = [(t, m) for t in range(len(self._settings.targets)) for m in range(len(self._probes))]
-        flights: list[asyncio.Task[_Asked]] = []
-        for turn in range(rounds * len(pairs)):
-            if await _stopped(stop, began_s + turn * tick_s / (rounds * len(pairs))):
-                return flights
-            flights.append(asyncio.create_task(self._ask(*pairs[turn % len(pairs)])))
-        await _stopped(stop, began_s + tick_s)
-        return flights
+    def _tick(self, began_s: float) -> Tick:
+        due_s = moments(began_s, self._tick_s, len(self._asking), self._chance)
+        return Tick(began_s, due_s, self._target_index, self._method_index)
 
-    async def _ask(self, target_index: int, method_index: int) -> _Asked:
-        loop, target = asyncio.get_running_loop(), self._settings.targets[target_index]
-        address = self._addresses.get(target.address)
-        sent_s = loop.time()
-        if address is None:
-            answer = Answer(Outcome.NOT_SENT)
+    def _ask(self, tick: Tick, row: int) -> None:
+        target_index, probe = self._asking[row]
+        endpoint = self._endpoints[target_index]
+        tick.sent(row)
+        if endpoint is None:
+            self._skip(tick, row)
         else:
-            endpoint = Endpoint(address, target.port)
-            answer = await self._probes[method_index].ask(endpoint, self._settings.timeout_ms / 1000)
-        return _Asked(target_index, method_index, sent_s, loop.time(), answer)
+            probe.ask(endpoint, functools.partial(tick.ended, row))
 
-    async def _publish(self, began_s: float, flights: Iterable[asyncio.Task[_Asked]]) -> None:
-        asked = await asyncio.gather(*flights)
-        if not asked:
-            return
-        rows = [(a, self._judge(a)) for a in asked]
-        self._not_sent += sum(answer.outcome == Outcome.NOT_SENT for _, answer in rows)
-        ago_s = asyncio.get_running_loop().time() - began_s
-        batch = ProbeBatch.of(
+    def _skip(self, tick: Tick, row: int) -> None:
+        tick.ended(row, Answer(Outcome.NOT_SENT))
+
+    async def _publish(self, tick: Tick) -> None:
+        # It goes on in a later turn of the loop than the last end, so a stall that this turn began with is known.
+        await tick.over
+        loop_s = asyncio.get_running_loop().time()
+        wall_ms = time.time_ns() / 1e6 - loop_s * 1000
+        batch = tick.batch(
             agent_id=self._settings.agent_id,
             primary_region=self._settings.primary_region,
-            started_at_ms=time.time_ns() // 1_000_000 - round(ago_s * 1000),
-            targets=[target.region for target in self._settings.targets],
-            methods=list(self._settings.methods),
-            target_index=[a.target_index for a, _ in rows],
-            method_index=[a.method_index for a, _ in rows],
-            sent_offset_ms=[(a.sent_s - began_s) * 1000 for a, _ in rows],
-            rtt_ms=[answer.rtt_ms for _, answer in rows],
-            outcome=[answer.outcome for _, answer in rows],
-            code=[answer.code for _, answer in rows],
+            wall_ms=wall_ms,
+            targets=self._regions,
+            methods=self._methods,
+            disturbances=self._disturbances(tick, loop_s),
         )
-        self._publisher.publish("probe-samples", self._settings.agent_id, batch)
+        if batch is not None:
+            self._not_sent += batch.outcome.count(int(Outcome.NOT_SENT))
+            self._publisher.publish("probe-samples", self._settings.agent_id, batch)
 
-    def _judge(self, asked: _Asked) -> Answer:
-        """What came of a probe, SUSPECT where our own stall may have made it."""
-        made_by_stall = asked.answer.outcome in (Outcome.ANSWERED, Outcome.TIMED_OUT)
-        if made_by_stall and self._stalls.during(asked.sent_s, asked.ended_s):
-            return Answer(Outcome.SUSPECT)
-        return asked.answer
+    def _disturbances(self, tick: Tick, now_s: float) -> Iterator[Disturbance]:
+        for stall in self._stalls.since(tick.began_s):
+            yield Disturbance(stall.began_s, stall.ended_s)
+        if self._capacity is not None:
+            yield from self._capacity.disturbances(now_s)
 
     async def _publish_health(self) -> None:
         health = AgentHealth(
             self._settings.agent_id,
             self._settings.primary_region,
             time.time_ns() // 1_000_000,
-            self._stalls.longest_ms(),
+            self._stalls.take_longest_ms(),
             self._not_sent,
             self._publisher.stats.dropped,
         )
         self._not_sent = 0
         self._publisher.publish("probe-samples", self._settings.agent_id, health)
 
+    def _rounds(self, bandwidth: Probe) -> CapacityRounds:
+        settings = self._settings.bandwidth or config.Bandwidth()
+
+        def endpoint_of(target_index: int) -> Endpoint | None:
+            endpoint = self._endpoints[target_index]
+            return None if endpoint is None else Endpoint(endpoint.address, settings.port)
+
+        def publish(measurement: BandwidthMeasurement) -> None:
+            self._publisher.publish("probe-samples", self._settings.agent_id, measurement)
+
+        return CapacityRounds(
+            bandwidth,
+            agent_id=self._settings.agent_id,
+            primary_region=self._settings.primary_region,
+            targets=self._regions,
+            endpoint_of=endpoint_of,
+            publish=publish,
+            every_s=settings.every_s,
+        )
+
     async def _resolve(self) -> None:
         """Look every address up; one that cannot be found now keeps what it had."""
-        loop = asyncio.get_running_loop()
-        for name in {target.address for target in self._settings.targets}:
+        await asyncio.gather(*(self._find(index) for index in range(len(self._endpoints))))
+
+    async def _find(self, target_index: int) -> None:
+        target = self._settings.targets[target_index]
+        try:
+            address = str(ipaddress.ip_address(target.address))  # no thread for what needs no looking up
+        except ValueError:
+            loop, family = asyncio.get_running_loop(), _FAMILIES[target.ip]
             try:
-                found = await loop.getaddrinfo(name, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
+                found = await loop.getaddrinfo(target.address, None, family=family, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError) as error:  # the latter: no name can look like that
-                log.warning("%s has no IPv4 address: %s", name, error)
-            else:
-                self._addresses[name] = str(found[0][4][0])
-
-
-class _Stalls:
-    """When this process was kept from running, by a timer that rings too late."""
-
-    def __init__(self) -> None:
-        self._recent: deque[tuple[float, float]] = deque(maxlen=1000)
-        self._longest_ms = 0.0
-        self._handle: asyncio.TimerHandle | None = None
-
-    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        due_s = loop.time() + _WATCH_EVERY_S
-
-        def ring() -> None:
-            now_s = loop.time()
-            late_ms = (now_s - due_s) * 1000
-            self._longest_ms = max(self._longest_ms, late_ms)
-            if late_ms > STALL_MS:
-                self._recent.append((due_s, now_s))
-            self.watch(loop)
-
-        # A plain callback: it runs in the same turn of the loop as what arrived meanwhile, before any task goes on.
-        self._handle = loop.call_at(due_s, ring)
-
-    def during(self, from_s: float, until_s: float) -> bool:
-        return any(began_s < until_s and ended_s > from_s for began_s, ended_s in self._recent)
-
-    def longest_ms(self) -> float:
-        """The longest delay since this was last asked."""
-        longest_ms, self._longest_ms = self._longest_ms, 0.0
-        return longest_ms
-
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
+                log.warning("%s has no address: %s", target.address, error)
+                return
+            address = str(found[0][4][0])
+        self._endpoints[target_index] = Endpoint(address, target.port)
 
 
 def run(role: config.ProbeConfig) -> None:
@@ -210,13 +195,19 @@ def run(role: config.ProbeConfig) -> None:
 
     Raises ConfigError, ProbeError: before the first probe; DeliveryError: measurements were left at the end.
     """
-    with Publisher(
-        role.kafka.bootstrap, client_id=f"probe-{role.probe.agent_id}", topic_prefix=role.kafka.topic_prefix
-    ) as publisher:
-        asyncio.run(_until_signalled(role.probe, publisher))
+    keep_only((CAP_NET_RAW,))
+    asyncio.run(_until_signalled(role))
 
 
-async def _until_signalled(settings: config.Probe, publisher: Publisher) -> None:
+async def _until_signalled(role: config.ProbeConfig) -> None:
+    settings = role.probe
+    timeout_s = settings.timeout_ms / 1000
+    probes = open_probes(settings.methods, timeout_s)
+    bandwidth: Probe | None = None
+    if (wanted := settings.bandwidth) is not None:
+        bandwidth = Bandwidth(timeout_s, bytes_max=wanted.bytes_max, bytes_per_hour_max=wanted.bytes_per_hour_max)
+    # Before the publisher: its threads inherit what this one may do.
+    keep_only(())
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
 
@@ -226,7 +217,9 @@ async def _until_signalled(settings: config.Probe, publisher: Publisher) -> None
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    await ProbeAgent(settings, publisher).run(stop)
+    client_id, kafka = f"probe-{settings.agent_id}", role.kafka
+    with Publisher(kafka.bootstrap, client_id=client_id, topic_prefix=kafka.topic_prefix) as publisher:
+        await ProbeAgent(settings, publisher, probes, bandwidth).run(stop)
 
 
 async def _stopped(stop: asyncio.Future[None], due_s: float) -> bool:
@@ -242,6 +235,11 @@ def _over(task: asyncio.Task[None]) -> bool:
     if task.done():
         task.result()
     return task.done()
+
+
+def _raise_from(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        _over(task)
 
 
 async def _repeat(every_s: float, work: Callable[[], Awaitable[None]]) -> None:

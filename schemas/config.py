@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from schemas.errors import ConfigError
 from schemas.validate import AGENT_ID, REGION_ID
@@ -88,7 +88,17 @@ class Target(Section):
 
     region: str = Field(pattern=f"^{REGION_ID.pattern}$")
     address: str = Field(min_length=1, description="name or address")
-    port: int = Field(443, ge=1, le=65535, description="for tcp-connect")
+    port: int = Field(443, ge=1, le=65535, description="for tcp-syn and tcp-connect")
+    ip: Literal["any", "v4", "v6"] = Field("any", description="of a name's addresses: the first that the resolver says")
+
+
+class Bandwidth(Section):
+    """`[probe.bandwidth]`: trains of packets to the targets' responders (`proxima respond`)."""
+
+    every_s: float = Field(300, ge=1, le=86_400, description="each path once in so long")
+    port: int = Field(7420, ge=1, le=65535, description="of the responder, at each target's address")
+    bytes_max: int = Field(150_000, ge=40_000, le=10_000_000, description="what one measurement may send")
+    bytes_per_hour_max: int = Field(2_000_000, ge=40_000, description="what all of a path may send in any hour")
 
 
 class Probe(Section):
@@ -100,7 +110,22 @@ class Probe(Section):
     tick_ms: int = Field(1000, ge=100, le=60_000)
     probes_per_tick: int = Field(2, ge=1, le=1000, description="to each target, by each method")
     timeout_ms: int = Field(1000, ge=10, le=60_000)
+    rate_max_per_s: float = Field(20_000, gt=0, description="probes; a plan that needs more is a mistake")
     targets: tuple[Target, ...] = Field(min_length=1)
+    bandwidth: Bandwidth | None = None
+
+    @property
+    def probes(self) -> int:
+        """Of a tick."""
+        return len(self.targets) * len(self.methods) * self.probes_per_tick
+
+    @model_validator(mode="after")
+    def _within_the_rate(self) -> Self:
+        needed_per_s = self.probes * 1000 / self.tick_ms
+        if needed_per_s > self.rate_max_per_s:
+            what = f"{self.probes} probes in {self.tick_ms} ms are {needed_per_s:g} a second"
+            raise ValueError(f"{what}, above rate_max_per_s = {self.rate_max_per_s:g}")
+        return self
 
 
 class ProbeConfig(RoleConfig):
@@ -126,6 +151,18 @@ class Routes(Section):
 class RoutesConfig(RoleConfig):
     kafka: Kafka = Kafka()
     routes: Routes
+
+
+class Respond(Section):
+    """`[respond]`: what answers bandwidth trains."""
+
+    bind: str = Field("0.0.0.0", min_length=1, description="address; :: takes IPv4 too")  # noqa: S104 - agents are elsewhere
+    port: int = Field(7420, ge=0, le=65535, description="UDP; 0: any")
+    bytes_per_hour_max: int = Field(50_000_000, ge=40_000, description="that one address may send in any hour")
+
+
+class RespondConfig(RoleConfig):
+    respond: Respond = Respond()
 
 
 class Redis(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,8 @@ def probe(
     Example:
       proxima probe --config probe.toml
     """
+    # Its idle threads would keep the privileges that this one gives up.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from producers.agent import run  # noqa: PLC0415
     from schemas.config import ProbeConfig, load  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
 """TCP connect: would the target take a connection, and how long does its handshake take?
 
 The kernel's own `connect()`, so no privilege is needed and firewalls see what they see every day. It is timed in user
-space: from just before `connect()` to the event loop's turn after the answer, so a busy agent reads high (64 µs against
-45 at the median, 357 against 93 at the 99th percentile, beside kernel timestamps).
+space: from just before `connect()` to the event loop's turn after the answer, so a busy agent reads high
+(docs/measuring.md says how much).
 
 A lost SYN is sent again by the kernel after a second, and an answer to that one is no round-trip time: it counts as
 lost. Connections are reset, not closed: an orderly close would keep the source port for a minute in TIME_WAIT, and
@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
+import itertools
 import socket
 import struct
 import time
 from typing import Final
 
-from producers.probes import Answer, Endpoint
+from producers.probes import Answer, Ended, Endpoint
+from producers.probes.flights import Flight, Flights
 from schemas.records import Outcome
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -29,61 +32,65 @@ _UNREACHABLE: Final = {errno.ENETUNREACH: 0, errno.EHOSTUNREACH: 1, errno.ENOPRO
 
 
 class TcpConnect:
-    """The method `tcp-connect`."""
+    """The method `tcp-connect`; make it where an event loop runs."""
 
     method: Final = "tcp-connect"
 
-    async def ask(self, endpoint: Endpoint, timeout_s: float) -> Answer:
+    def __init__(self, timeout_s: float) -> None:
+        self._numbers = itertools.count()
+        self._flights: Flights[int] = Flights(timeout_s, _nothing_to_read)
+        self._open: set[socket.socket] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self, endpoint: Endpoint, ended: Ended) -> None:
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-                return await _connect(connection, endpoint, timeout_s)
+            connection = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:  # no descriptor left
-            return Answer(Outcome.NOT_SENT)
+            ended(Answer(Outcome.NOT_SENT))
+            return
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._open.add(connection)
+        flight = self._flights.begin(next(self._numbers), endpoint, functools.partial(self._close, connection, ended))
+        error = connection.connect_ex((endpoint.address, endpoint.port))
+        if error == errno.EINPROGRESS:
+            self._loop.add_writer(connection, self._writable, connection, flight)
+        elif error in (0, errno.ECONNREFUSED):  # the answer of a port on this machine
+            self._flights.end(flight, _answer(connection, error, flight))
+        else:
+            self._flights.end(flight, Answer(Outcome.NOT_SENT))
 
     def close(self) -> None:
-        """Nothing outlives a probe."""
+        self._flights.close()
+        for connection in self._open:
+            self._loop.remove_writer(connection)
+            connection.close()
+
+    def _writable(self, connection: socket.socket, flight: Flight[int]) -> None:
+        answer = _answer(connection, connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), flight)
+        self._flights.end(flight, answer)
+
+    def _close(self, connection: socket.socket, ended: Ended, answer: Answer) -> None:
+        self._open.discard(connection)
+        self._loop.remove_writer(connection)
+        connection.close()
+        ended(answer)
 
 
-async def _connect(connection: socket.socket, endpoint: Endpoint, timeout_s: float) -> Answer:
-    sent_ns = time.perf_counter_ns()
-    error = connection.connect_ex((endpoint.address, endpoint.port))
-    answered_ns = time.perf_counter_ns()
-    if error == errno.EINPROGRESS:
-        try:
-            async with asyncio.timeout(timeout_s):
-                answered_ns = await _writable(connection)
-        except TimeoutError:
-            return Answer(Outcome.TIMED_OUT)
-        error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    elif error not in (0, errno.ECONNREFUSED):  # these two are the answer of a port on this machine
-        return Answer(Outcome.NOT_SENT)
+def _answer(connection: socket.socket, error: int, flight: Flight[int]) -> Answer:
+    rtt_ms = (time.perf_counter_ns() - flight.sent_ns) / 1e6
     if error == errno.ECONNREFUSED:
         return Answer(Outcome.REFUSED)
     if error in _UNREACHABLE:
         return Answer(Outcome.UNREACHABLE, code=_UNREACHABLE[error])
     if error or _was_sent_again(connection):
         return Answer(Outcome.TIMED_OUT)
-    return Answer(Outcome.ANSWERED, (answered_ns - sent_ns) / 1e6)
-
-
-async def _writable(connection: socket.socket) -> int:
-    """When the connection was made or failed, as the event loop saw it (perf_counter_ns)."""
-    loop = asyncio.get_running_loop()
-    seen: asyncio.Future[int] = loop.create_future()
-
-    def stamp() -> None:
-        loop.remove_writer(connection)
-        if not seen.done():
-            seen.set_result(time.perf_counter_ns())
-
-    loop.add_writer(connection, stamp)
-    try:
-        return await seen
-    finally:
-        loop.remove_writer(connection)
+    return Answer(Outcome.ANSWERED, rtt_ms)
 
 
 def _was_sent_again(connection: socket.socket) -> bool:
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     return len(info) == _TCP_INFO_BYTES and bool(struct.unpack_from("I", info, _TOTAL_RETRANS_AT)[0])
+
+
+def _nothing_to_read() -> None:
+    """Each connection is its own socket, and the event loop looks at sockets before it looks at time."""

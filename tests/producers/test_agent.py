@@ -18,8 +18,9 @@ from confluent_kafka import Consumer
 from infra.kafka.admin import create_topics
 from infra.kafka.cluster import Broker
 from infra.processes import ChildProcess, free_ports
-from producers.agent import METHODS, ProbeAgent
-from producers.probes import Answer, Endpoint
+from producers.agent import ProbeAgent
+from producers.probes import Answer, Ended, Endpoint
+from producers.probes.methods import METHODS, open_probes
 from producers.publisher import Publisher
 from schemas.codec import decode
 from schemas.config import Probe, ProbeConfig, Target, load
@@ -77,7 +78,8 @@ def run(agent_settings: Probe, publisher: Publisher, for_s: float) -> None:
         loop = asyncio.get_running_loop()
         stop: asyncio.Future[None] = loop.create_future()
         loop.call_later(for_s, stop.set_result, None)
-        await ProbeAgent(agent_settings, publisher).run(stop)
+        probes = open_probes(agent_settings.methods, agent_settings.timeout_ms / 1000)
+        await ProbeAgent(agent_settings, publisher, probes).run(stop)
 
     asyncio.run(main())
 
@@ -124,11 +126,15 @@ class Stalling:
 
     method = "stalling"
 
-    async def ask(self, endpoint: Endpoint, timeout_s: float) -> Answer:
-        await asyncio.sleep(0)
-        time.sleep(0.12)
+    def __init__(self, timeout_s: float) -> None:
         assert timeout_s > 0.12
-        return Answer(Outcome.ANSWERED, 120.0 + endpoint.port)
+
+    def ask(self, endpoint: Endpoint, ended: Ended) -> None:
+        asyncio.get_running_loop().call_soon(self._answer, endpoint, ended)
+
+    def _answer(self, endpoint: Endpoint, ended: Ended) -> None:
+        time.sleep(0.12)
+        ended(Answer(Outcome.ANSWERED, 120.0 + endpoint.port))
 
     def close(self) -> None:
         pass

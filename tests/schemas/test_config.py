@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from infra.configuration import read_draft
-from schemas.config import ClientConfig, ProbeConfig, RoleConfig, RoutesConfig, SinkConfig, WorkerConfig, load
+from schemas.config import (
+    ClientConfig,
+    ProbeConfig,
+    RespondConfig,
+    RoleConfig,
+    RoutesConfig,
+    SinkConfig,
+    WorkerConfig,
+    load,
+)
 from schemas.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
@@ -17,6 +26,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "sink.toml": SinkConfig,
     "probe.toml": ProbeConfig,
     "routes.toml": RoutesConfig,
+    "respond.toml": RespondConfig,
 }
 
 
@@ -163,3 +173,16 @@ def test_every_example_is_loaded_by_a_test_here() -> None:
     assert {*ROLES, "regions.toml", "config.toml"} <= {p.name for p in EXAMPLES.glob("*.toml")}
     for example in EXAMPLES.glob("*.toml"):
         assert "#" in example.read_text(), f"{example.name} explains nothing"
+
+
+def test_a_plan_that_needs_more_probes_a_second_than_allowed_is_a_mistake(tmp_path: Path) -> None:
+    text = """
+        [probe]
+        agent_id = "eu-west-1/a"
+        primary_region = "eu-west-1"
+        rate_max_per_s = 100
+        probes_per_tick = 60
+        targets = [{region = "us-east-1", address = "192.0.2.1"}, {region = "us-east-2", address = "192.0.2.2"}]
+    """
+    (mistake,) = mistakes(ProbeConfig, written(tmp_path, text))
+    assert "120 probes in 1000 ms are 120 a second, above rate_max_per_s = 100" in mistake

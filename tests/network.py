@@ -1,0 +1,143 @@
+"""Two hosts on this machine: network namespaces with a veth pair between them, and a relay that spoils a link.
+
+Both need root and `ip`; `NEEDS_ROOT` skips a test loudly where there is none. Everything that was made is removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _may_make_namespaces() -> bool:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
+
+
+MAY_MAKE_NAMESPACES = _may_make_namespaces()
+NEEDS_ROOT = pytest.mark.skipif(
+    not MAY_MAKE_NAMESPACES, reason="NOT TESTED: needs root, ip and network namespaces: run as root on Linux"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A namespace, and its addresses on the link."""
+
+    name: str
+    address: str
+    address6: str
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Sockets that this thread opens meanwhile are the host's, and stay so."""
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        other = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        try:
+            _enter(other)
+            yield
+        finally:
+            _enter(own)
+            os.close(own)
+            os.close(other)
+
+    def run(self, *argv: str) -> str:
+        """What a program that runs there prints."""
+        done = subprocess.run(["ip", "netns", "exec", self.name, *argv], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def popen(self, *argv: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["ip", "netns", "exec", self.name, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two hosts on one link; `device` is the link's name at the first."""
+
+    here: Host
+    there: Host
+    device: str
+
+
+@contextmanager
+def pair() -> Iterator[Pair]:
+    """Two hosts joined by a veth pair."""
+    with _hosts("10.77.0", "fd77:") as (here, there):
+        _ip(f"link add veth0 netns {here.name} type veth peer name veth0 netns {there.name}")
+        for host in (here, there):
+            _ip(f"-n {host.name} address add {host.address}/24 dev veth0")
+            _ip(f"-n {host.name} address add {host.address6}/64 dev veth0 nodad")
+            _ip(f"-n {host.name} link set veth0 up")
+        yield Pair(here, there, "veth0")
+
+
+@contextmanager
+def relayed(*, rate_bps: float = 0, queue_ms: float = 200, loss: float = 0, bucket_bytes: int = 0) -> Iterator[Pair]:
+    """Two hosts joined by a relay (tests/relay.py): rate and loss are each way's."""
+    with _hosts("10.78.0", "fd78:") as (here, there):
+        ends = [f"{host.name},{host.address}/24,{host.address6}/64" for host in (here, there)]
+        options = [str(value) for value in (rate_bps, queue_ms, loss, bucket_bytes)]
+        relay = subprocess.Popen(
+            [sys.executable, "-m", "tests.relay", *ends, *options],
+            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+        try:
+            assert relay.stdout is not None
+            assert relay.stdout.readline() == "ready\n"
+            yield Pair(here, there, "tun0")
+        finally:
+            relay.kill()
+            relay.wait()
+            if relay.stdout is not None:
+                relay.stdout.close()
+
+
+@contextmanager
+def _hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
+    tag = secrets.token_hex(4)
+    hosts = (
+        Host(f"proxima-{tag}-a", f"{net}.1", f"{net6}:1"),
+        Host(f"proxima-{tag}-b", f"{net}.2", f"{net6}:2"),
+    )
+    made: list[Host] = []
+    try:
+        for host in hosts:
+            _ip(f"netns add {host.name}")
+            made.append(host)
+            _ip(f"-n {host.name} link set lo up")
+        yield hosts
+    finally:
+        for host in made:
+            _ip(f"netns delete {host.name}")
+
+
+def _ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True)
+
+
+def _enter(namespace: int) -> None:
+    if _LIBC.setns(namespace, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def lines_of(process: subprocess.Popen[str]) -> Sequence[str]:
+    """What an ended child printed."""
+    out, _ = process.communicate()
+    return out.splitlines()

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 HEALTH_EVERY_S: Final = 10.0
 RESOLVE_EVERY_S: Final = 60.0
+_LOOKUPS_MAX: Final = 32  # at once
 _FAMILIES: Final = {"any": socket.AF_UNSPEC, "v4": socket.AF_INET, "v6": socket.AF_INET6}
 
 
@@ -55,7 +56,8 @@ class ProbeAgent:
         self._settings, self._publisher = settings, publisher
         self._probes, self._bandwidth = probes, bandwidth
         self._tick_s = settings.tick_ms / 1000
-        self._endpoints: list[Endpoint | None] = [None] * len(settings.targets)
+        self._endpoints = [_literal(target) for target in settings.targets]
+        self._named = [index for index, endpoint in enumerate(self._endpoints) if endpoint is None]
         self._regions = [target.region for target in settings.targets]
         self._methods = [probe.method for probe in probes]
         self._chance = random.SystemRandom()
@@ -172,22 +174,26 @@ class ProbeAgent:
         )
 
     async def _resolve(self) -> None:
-        """Look every address up; one that cannot be found now keeps what it had."""
-        await asyncio.gather(*(self._find(index) for index in range(len(self._endpoints))))
+        """Look every name up; one that cannot be found now keeps the address that it had."""
+        for first in range(0, len(self._named), _LOOKUPS_MAX):
+            await asyncio.gather(*map(self._find, self._named[first : first + _LOOKUPS_MAX]))
 
     async def _find(self, target_index: int) -> None:
-        target = self._settings.targets[target_index]
+        target, loop = self._settings.targets[target_index], asyncio.get_running_loop()
         try:
-            address = str(ipaddress.ip_address(target.address))  # no thread for what needs no looking up
-        except ValueError:
-            loop, family = asyncio.get_running_loop(), _FAMILIES[target.ip]
-            try:
-                found = await loop.getaddrinfo(target.address, None, family=family, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:  # the latter: no name can look like that
-                log.warning("%s has no address: %s", target.address, error)
-                return
-            address = str(found[0][4][0])
-        self._endpoints[target_index] = Endpoint(address, target.port)
+            found = await loop.getaddrinfo(target.address, None, family=_FAMILIES[target.ip], type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # the latter: no name can look like that
+            log.warning("%s has no address: %s", target.address, error)
+        else:
+            self._endpoints[target_index] = Endpoint(str(found[0][4][0]), target.port)
+
+
+def _literal(target: config.Target) -> Endpoint | None:
+    """The endpoint of a target whose address needs no looking up."""
+    try:
+        return Endpoint(str(ipaddress.ip_address(target.address)), target.port)
+    except ValueError:
+        return None
 
 
 def run(role: config.ProbeConfig) -> None:

@@ -6,15 +6,17 @@ Both need root and `ip`; `NEEDS_ROOT` skips a test loudly where there is none. E
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,11 +91,13 @@ def pair() -> Iterator[Pair]:
 
 
 @contextmanager
-def relayed(*, rate_bps: float = 0, queue_ms: float = 200, loss: float = 0, bucket_bytes: int = 0) -> Iterator[Pair]:
-    """Two hosts joined by a relay (tests/relay.py): rate and loss are each way's."""
+def relayed(
+    *, rate_bps: float = 0, queue_ms: float = 200, loss: float = 0, bucket_bytes: float = 0, jitter_ms: float = 0
+) -> Iterator[Pair]:
+    """Two hosts joined by a relay (tests/relay.py); loss is of the way from here to there, all else of both."""
     with _hosts("10.78.0", "fd78:") as (here, there):
         ends = [f"{host.name},{host.address}/24,{host.address6}/64" for host in (here, there)]
-        options = [str(value) for value in (rate_bps, queue_ms, loss, bucket_bytes)]
+        options = [str(value) for value in (rate_bps, queue_ms, loss, bucket_bytes, jitter_ms)]
         relay = subprocess.Popen(
             [sys.executable, "-m", "tests.relay", *ends, *options],
             stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
@@ -128,6 +132,13 @@ def _hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
             _ip(f"netns delete {host.name}")
 
 
+def behind(hosts: Pair, count: int) -> list[str]:
+    """So many addresses more that answer at the far host."""
+    _ip(f"-n {hosts.there.name} route add local 10.79.0.0/16 dev lo")
+    _ip(f"-n {hosts.here.name} route add 10.79.0.0/16 via {hosts.there.address}")
+    return [f"10.79.{index // 250}.{index % 250 + 1}" for index in range(count)]
+
+
 def _ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True)
 
@@ -137,7 +148,14 @@ def _enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def lines_of(process: subprocess.Popen[str]) -> Sequence[str]:
-    """What an ended child printed."""
-    out, _ = process.communicate()
-    return out.splitlines()
+@contextmanager
+def captured(host: Host, device: str) -> Iterator[dict[str, Any]]:
+    """What passes on a host's device meanwhile; filled in at the end (tests/capture.py)."""
+    seen: dict[str, Any] = {}
+    with host.popen(sys.executable, "-m", "tests.capture", device) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield seen
+        process.stdin.close()
+        seen |= json.loads(process.stdout.readline())

@@ -1,7 +1,8 @@
-"""A link in user space, for tests: `python -m tests.relay END END RATE_BPS QUEUE_MS LOSS BUCKET_BYTES`.
+"""A link in user space, for tests: `python -m tests.relay END END RATE_BPS QUEUE_MS LOSS BUCKET_BYTES JITTER_MS`.
 
 An END is `namespace,IPv4/len,IPv6/len`; it gets a TUN device `tun0`. Each way has a FIFO queue before a limit of rate
-(0: none), a bucket of tokens that lets a burst through at once, and drops packets by chance. It prints `ready`.
+(0: none) with a bucket of tokens that lets a burst through at once, and delays each packet by up to JITTER_MS more, by
+chance. The first way also drops packets by chance. It prints `ready`.
 """
 
 from __future__ import annotations
@@ -33,30 +34,32 @@ class Way:
     rate_bps: float
     queue_s: float
     loss: float
-    bucket_bytes: int
+    bucket_bytes: float
+    jitter_s: float
     free_s: float = 0.0
 
     def due_s(self, size: int, now_s: float, chance: random.Random) -> float | None:
         """When a packet that comes now leaves; None: never."""
         if self.loss and chance.random() < self.loss:
             return None
+        jitter_s = chance.random() * self.jitter_s
         if not self.rate_bps:
-            return now_s
+            return now_s + jitter_s
         # An idle link saves up to a bucket's worth of time.
         free_s = max(self.free_s, now_s - self.bucket_bytes * 8 / self.rate_bps) + size * 8 / self.rate_bps
         if free_s - now_s > self.queue_s:
             return None
         self.free_s = free_s
-        return max(free_s, now_s)
+        return max(free_s, now_s) + jitter_s
 
 
 def main() -> None:
-    ends, (rate_bps, queue_ms, loss, bucket_bytes) = sys.argv[1:3], map(float, sys.argv[3:7])
+    ends, (rate_bps, queue_ms, loss, bucket_bytes, jitter_ms) = sys.argv[1:3], map(float, sys.argv[3:8])
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    tuns = [_tun(*end.split(",")) for end in ends]
+    there, back = (_tun(*end.split(",")) for end in ends)
     ways = {
-        tuns[0]: Way(tuns[1], rate_bps, queue_ms / 1000, loss, int(bucket_bytes)),
-        tuns[1]: Way(tuns[0], rate_bps, queue_ms / 1000, loss, int(bucket_bytes)),
+        there: Way(back, rate_bps, queue_ms / 1000, loss, bucket_bytes, jitter_ms / 1000),
+        back: Way(there, rate_bps, queue_ms / 1000, 0, bucket_bytes, jitter_ms / 1000),
     }
     chance = random.Random(1)
     waiting: list[tuple[float, int, int, bytes]] = []
@@ -65,7 +68,7 @@ def main() -> None:
     sys.stdout.flush()
     while True:
         left_s = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
-        for tun in select.select(tuns, (), (), left_s)[0]:
+        for tun in select.select(ways, (), (), left_s)[0]:
             for _ in range(64):
                 try:
                     packet = os.read(tun, 65535)

@@ -68,6 +68,7 @@ class Flights(Generic[Key]):
             return
         flight.over = True
         del self._by_key[flight.key]
+        self._forget()
         flight.ended(answer)
 
     def close(self) -> None:
@@ -80,8 +81,13 @@ class Flights(Generic[Key]):
         self._timer = None
         self._read()
         now_ns, timeout_ns = time.perf_counter_ns(), round(self._timeout_s * 1e9)
-        while self._by_age and (self._by_age[0].over or self._by_age[0].sent_ns + timeout_ns <= now_ns):
-            self.end(self._by_age.popleft(), Answer(Outcome.TIMED_OUT))
+        while self._by_age and self._by_age[0].sent_ns + timeout_ns <= now_ns:
+            self.end(self._by_age[0], Answer(Outcome.TIMED_OUT))
         if self._by_age and self._timer is None:
             left_s = (self._by_age[0].sent_ns + timeout_ns - now_ns) / 1e9
             self._timer = self._loop.call_later(max(left_s, _SWEEP_S), self._sweep)
+
+    def _forget(self) -> None:
+        """The oldest, as far as they have ended; at once, for a second's worth of them would hold the loop up."""
+        while self._by_age and self._by_age[0].over:
+            self._by_age.popleft()

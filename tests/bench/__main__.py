@@ -6,7 +6,17 @@ import importlib
 import json
 import sys
 
-BENCHES = ("intake_speed", "fold_speed", "engine_speed", "routes_speed", "day_replay")
+BENCHES = (
+    "intake_speed",
+    "fold_speed",
+    "engine_speed",
+    "routes_speed",
+    "day_replay",
+    "probe_accuracy",
+    "probe_scale",
+    "probe_syn",
+    "probe_bandwidth",
+)
 
 
 def main(names: list[str]) -> None:

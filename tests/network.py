@@ -132,6 +132,25 @@ def _hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
             _ip(f"netns delete {host.name}")
 
 
+# Takes connections, and lets go of them at once; prints its port.
+_SERVER = """
+import socket
+with socket.create_server(("", 0), backlog=4096) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:
+        server.accept()[0].close()
+"""
+
+
+@contextmanager
+def serving(host: Host) -> Iterator[int]:
+    """A TCP port at the host that takes connections."""
+    with host.popen(sys.executable, "-c", _SERVER) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.kill()
+
+
 def behind(hosts: Pair, count: int) -> list[str]:
     """So many addresses more that answer at the far host."""
     _ip(f"-n {hosts.there.name} route add local 10.79.0.0/16 dev lo")

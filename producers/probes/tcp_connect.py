@@ -1,8 +1,8 @@
 """TCP connect: would the target take a connection, and how long does its handshake take?
 
-The kernel's own `connect()`, so no privilege is needed and firewalls see what they see every day. It is timed in user
-space: from just before `connect()` to the event loop's turn after the answer, so a busy agent reads high
-(docs/measuring.md says how much).
+The kernel's own `connect()`, so no privilege is needed and firewalls see what they see every day. It is timed by the
+kernel too: what `TCP_INFO` calls the smoothed round-trip time is, of a new connection, its SYN's. Our own time, from
+before `connect()` to the event loop's turn after the answer, would read high whenever the agent is busy.
 
 A lost SYN is sent again by the kernel after a second, and an answer to that one is no round-trip time: it counts as
 lost. Connections are reset, not closed: an orderly close would keep the source port for a minute in TIME_WAIT, and
@@ -26,7 +26,8 @@ from schemas.records import Outcome
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _TCP_INFO_BYTES: Final = 104
-_TOTAL_RETRANS_AT: Final = 100  # tcpi_total_retrans in struct tcp_info
+# In struct tcp_info: tcpi_rtt, microseconds, and tcpi_total_retrans.
+_RTT_AT, _TOTAL_RETRANS_AT = 68, 100
 # What the network said, as Linux turns ICMP codes into errors (icmp_err_convert): the first code of each.
 _UNREACHABLE: Final = {errno.ENETUNREACH: 0, errno.EHOSTUNREACH: 1, errno.ENOPROTOOPT: 2, errno.EHOSTDOWN: 7}
 
@@ -77,19 +78,21 @@ class TcpConnect:
 
 
 def _answer(connection: socket.socket, error: int, flight: Flight[int]) -> Answer:
-    rtt_ms = (time.perf_counter_ns() - flight.sent_ns) / 1e6
+    seen_ms = (time.perf_counter_ns() - flight.sent_ns) / 1e6
     if error == errno.ECONNREFUSED:
         return Answer(Outcome.REFUSED)
     if error in _UNREACHABLE:
         return Answer(Outcome.UNREACHABLE, code=_UNREACHABLE[error])
-    if error or _was_sent_again(connection):
+    info = b"" if error else connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    if len(info) < _TCP_INFO_BYTES:
+        return Answer(Outcome.TIMED_OUT) if error else Answer(Outcome.ANSWERED, seen_ms)
+    (rtt_us,), (sent_again,) = (
+        struct.unpack_from("=I", info, _RTT_AT),
+        struct.unpack_from("=I", info, _TOTAL_RETRANS_AT),
+    )
+    if sent_again:
         return Answer(Outcome.TIMED_OUT)
-    return Answer(Outcome.ANSWERED, rtt_ms)
-
-
-def _was_sent_again(connection: socket.socket) -> bool:
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-    return len(info) == _TCP_INFO_BYTES and bool(struct.unpack_from("I", info, _TOTAL_RETRANS_AT)[0])
+    return Answer(Outcome.ANSWERED, rtt_us / 1e3 if 0 < rtt_us / 1e3 <= seen_ms else seen_ms)
 
 
 def _nothing_to_read() -> None:

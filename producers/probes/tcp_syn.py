@@ -5,8 +5,8 @@ connection that a SYN-ACK could be for, so it resets it at once: nothing stays h
 firewall here drops resets that go out). A SYN is never sent again, so a lost one is a lost probe.
 
 Source ports are reserved by sockets that are bound and do nothing else: no program here gets one of them, and the
-kernel answers for them. There are some, so that two probes under way to one endpoint never share one: a target takes
-the second SYN of a pair of ports for a stray of the first.
+kernel answers for them. Two probes under way to one endpoint never share one, for a target takes the second SYN of a
+pair of ports for a stray of the first; so there are as many as that takes.
 
 A raw TCP socket sees every segment that comes to this machine. A filter in the kernel lets through only what could
 answer a SYN.
@@ -31,7 +31,8 @@ from producers.probes.stamped import arrivals, attach_filter, checksum, open_sta
 from schemas.errors import ProbeError
 from schemas.records import Outcome
 
-SOURCE_PORTS: Final = 64  # of a family: so many probes may be under way to one endpoint
+SOURCE_PORTS: Final = 64  # of a family, at first
+SOURCE_PORTS_MAX: Final = 4096  # then, if so many probes are under way to one endpoint
 _CHECKSUM_AT: Final = 16
 _TCP_BYTES: Final = 20
 _PORTS_AND_NUMBER: Final = struct.Struct("!HHI")
@@ -95,8 +96,10 @@ class _Family:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, _CHECKSUM_AT)
         # Connected to a target it says which of our addresses a packet there leaves from, and sends nothing.
         self._router = socket.socket(family, socket.SOCK_DGRAM)
-        self._reserved = [_reserved(family) for _ in range(SOURCE_PORTS)]
-        self._ports = [opened.getsockname()[1] for opened in self._reserved]
+        self._reserved: list[socket.socket] = []
+        self._ports: list[int] = []
+        for _ in range(SOURCE_PORTS):
+            self._reserve()
         self._busy: set[tuple[Endpoint, int]] = set()
         self._template = bytearray(_syn(family))
         self._random = random.SystemRandom()
@@ -106,13 +109,12 @@ class _Family:
 
     def ask(self, endpoint: Endpoint, ended: Ended) -> None:
         number = self._random.getrandbits(32)
-        port = self._free_port(endpoint)
-        if port is None or number in self._flights:
-            ended(Answer(Outcome.NOT_SENT))
-            return
         try:
-            packet = self._packet(endpoint, port, number)
-        except OSError:  # no way there from here
+            port = self._free_port(endpoint)
+            packet = self._packet(endpoint, port, number) if port is not None else b""
+        except OSError:  # no way there from here, or no socket left
+            port = None
+        if port is None or number in self._flights:
             ended(Answer(Outcome.NOT_SENT))
             return
         self._busy.add((endpoint, port))
@@ -134,9 +136,21 @@ class _Family:
 
     def _free_port(self, endpoint: Endpoint) -> int | None:
         """One that no probe to the endpoint has now, by chance: should a reset be lost, the next SYN takes another."""
-        first = self._random.randrange(SOURCE_PORTS)
-        ports = self._ports[first:] + self._ports[:first]
-        return next((port for port in ports if (endpoint, port) not in self._busy), None)
+        for port in self._random.sample(self._ports, 4):
+            if (endpoint, port) not in self._busy:
+                return port
+        for port in self._ports:
+            if (endpoint, port) not in self._busy:
+                return port
+        return self._reserve() if len(self._ports) < SOURCE_PORTS_MAX else None
+
+    def _reserve(self) -> int:
+        """One port more; raises OSError when there is none, or no descriptor left."""
+        opened = socket.socket(self._family, socket.SOCK_STREAM)
+        self._reserved.append(opened)
+        opened.bind(("", 0))
+        self._ports.append(opened.getsockname()[1])
+        return self._ports[-1]
 
     def _packet(self, endpoint: Endpoint, port: int, number: int) -> bytes:
         packet = self._template
@@ -202,13 +216,3 @@ def _syn(family: socket.AddressFamily) -> bytes:
     """A SYN as scapy builds it, with ports, number and checksum still to come."""
     options = [("MSS", _MSS[family]), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
     return bytes(TCP(sport=0, dport=0, seq=0, flags="S", window=64240, chksum=0, options=options))
-
-
-def _reserved(family: socket.AddressFamily) -> socket.socket:
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        opened.bind(("", 0))
-    except OSError:
-        opened.close()
-        raise
-    return opened

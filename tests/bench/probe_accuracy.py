@@ -6,8 +6,8 @@ what the prober says above that.
 
 from __future__ import annotations
 
-import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +16,24 @@ import numpy.typing as npt
 
 from schemas.records import Outcome
 from tests.bench.probing import LONG, load, sampled, skipped, us
-from tests.network import Pair, captured, pair
+from tests.network import Pair, captured, pair, serving
 
 PER_S = 1000
 SECONDS = 20 if LONG else 5
+
+# What everybody writes first: blocking, timed around the call. Prints microseconds.
+_CONNECT = """
+import socket, struct, sys, time
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+began_s = time.monotonic()
+for index in range(count):
+    time.sleep(max(0, began_s + index / 1000 - time.monotonic()))
+    with socket.socket() as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sent_ns = time.perf_counter_ns()
+        opened.connect((address, port))
+        print((time.perf_counter_ns() - sent_ns) / 1e3)
+"""
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -28,10 +42,7 @@ def run() -> Iterator[dict[str, Any]]:
     if missing:
         yield missing
         return
-    with pair() as hosts:
-        with hosts.there.entered():
-            server = socket.create_server(("", 0), backlog=4096)
-        port = server.getsockname()[1]
+    with pair() as hosts, serving(hosts.there) as port:
         lines = {}
         for method in ("icmp", "tcp-syn", "tcp-connect"):
             with captured(hosts.here, hosts.device) as seen:
@@ -43,13 +54,16 @@ def run() -> Iterator[dict[str, Any]]:
                 "cpu_ratio": round(found.cpu_ratio, 3),
             }
             yield {"prober": method, **lines[method]}
-        server.close()
         fping = skipped("fping")
         if fping is None:
             with captured(hosts.here, hosts.device) as seen:
                 said_us = _fping(hosts)
             lines["fping"] = _line(said_us, seen)
         yield {"prober": "fping", **(fping or lines["fping"])}
+        with captured(hosts.here, hosts.device) as seen:
+            said = hosts.here.run(sys.executable, "-c", _CONNECT, hosts.there.address, str(port), str(SECONDS * PER_S))
+        lines["connect()"] = _line(np.array(said.split(), dtype=float), seen)
+        yield {"prober": "connect()", **lines["connect()"]}
     ours = max(abs(lines["icmp"]["bias_p50_us"]), 0.01)
     yield {
         "load": load(),

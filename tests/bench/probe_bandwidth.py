@@ -74,7 +74,7 @@ def errors(answers: list[Answer], rate_bps: float) -> dict[str, Any]:
         "error_worst": round(float(off[np.argmax(np.abs(off))]), 4),
         "within_5_percent": int((np.abs(off) <= 0.05).sum()),
         "within_own_uncertainty": sum(
-            abs(o) <= max(a.uncertainty_ratio, 0.001) for o, a in zip(off, found, strict=True)
+            bool(abs(o) <= max(a.uncertainty_ratio, 0.001)) for o, a in zip(off, found, strict=True)
         ),
         "bytes_max": max(a.bytes_sent for a in answers),
     }
@@ -115,7 +115,7 @@ def _iperf3(hosts: Pair, rate_bps: float) -> dict[str, Any]:
     missing = skipped("iperf3")
     if missing:
         return missing
-    with hosts.there.popen("iperf3", "-s", "-1") as server:
+    with hosts.there.popen("iperf3", "-s") as server:
         deadline_s = time.monotonic() + 10
         while True:
             command = ["ip", "netns", "exec", hosts.here.name, "iperf3", "-c", hosts.there.address, "-t", "1", "-J"]
@@ -123,6 +123,8 @@ def _iperf3(hosts: Pair, rate_bps: float) -> dict[str, Any]:
             if done.returncode == 0 or time.monotonic() > deadline_s:
                 break
         server.kill()
+    if done.returncode:
+        return {"NOT_MEASURED": json.loads(done.stdout or "{}").get("error", done.stderr)}
     end = json.loads(done.stdout)["end"]
     bps, sent = end["sum_received"]["bits_per_second"], end["sum_sent"]["bytes"]
     return {"error": round(bps / rate_bps - 1, 4), "bytes": sent}

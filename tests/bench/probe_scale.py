@@ -34,7 +34,7 @@ def run() -> Iterator[dict[str, Any]]:
     with relayed(loss=LOSS) as hosts:
         yield _loss(sampled(hosts.here, [hosts.there.address], 1000, 30 if LONG else 5))
     with relayed(jitter_ms=10) as hosts:
-        yield _variation(sampled(hosts.here, [hosts.there.address], 20, 60 if LONG else 10))
+        yield _variation(sampled(hosts.here, [hosts.there.address], 200, 60 if LONG else 10))
 
 
 def _scaled(hosts: Pair, addresses: list[str], seconds: int) -> dict[str, Any]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from producers.probes import Answer
 from schemas.records import Outcome, ProbeBatch
+
+# A machine that stood still gets what was on its way to it within so long after.
+GRACE_S: Final = 0.025
 
 
 class Disturbance(NamedTuple):
@@ -78,8 +81,11 @@ class Tick:
     ) -> ProbeBatch | None:
         """What was measured; None when nothing was. `wall_ms` is the Unix time of the event loop's clock 0.
 
-        A probe that was due, under way or overdue during a disturbance is SUSPECT if it answered or timed out: that
-        may have been our doing. A refusal, an unreachable and what we could not send stay what they are.
+        A probe whose end may have been our doing is SUSPECT: one that answered, if it was due, overdue or under way
+        during a disturbance; and one that timed out, if it was due, or its time ran out, in one. Not if it was only
+        under way: what arrives meanwhile waits for us, and a lost probe is under way for so long that hardly any loss
+        would ever count where the machine hiccups once a second. A refusal, an unreachable and what we could not send
+        stay what they are.
         """
         rows = self._probes or 0
         if not rows:
@@ -88,11 +94,14 @@ class Tick:
         outcome = np.array([answer.outcome for answer in answers], dtype=np.uint8)
         rtt_ms = np.array([answer.rtt_ms for answer in answers])
         due_s, ended_s = np.array(self.due_s[:rows]), np.array(self._ended_s[:rows])
+        answered, timed_out = outcome == Outcome.ANSWERED, outcome == Outcome.TIMED_OUT
         ours = np.zeros(rows, dtype=bool)
         for began_s, until_s, target_index in disturbances:
             of_target = True if target_index is None else self._target_index[:rows] == target_index
-            ours |= (due_s < until_s) & (ended_s > began_s) & of_target
-        ours &= np.isin(outcome, (Outcome.ANSWERED, Outcome.TIMED_OUT))
+            due_in = (due_s >= began_s) & (due_s < until_s)
+            ran_out_in = (ended_s > began_s) & (ended_s <= until_s + GRACE_S)
+            overlapping = (due_s < until_s) & (ended_s > began_s)
+            ours |= of_target & ((answered & overlapping) | (timed_out & (due_in | ran_out_in)))
         return ProbeBatch.of(
             agent_id=agent_id,
             primary_region=primary_region,

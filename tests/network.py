@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from infra.processes import wait_until
+
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -87,6 +89,7 @@ def pair() -> Iterator[Pair]:
             _ip(f"-n {host.name} address add {host.address}/24 dev veth0")
             _ip(f"-n {host.name} address add {host.address6}/64 dev veth0 nodad")
             _ip(f"-n {host.name} link set veth0 up")
+        wait_until(lambda: not here.run("ip", "-6", "address", "show", "tentative"), 10, "IPv6 is ready")
         yield Pair(here, there, "veth0")
 
 
@@ -126,6 +129,8 @@ def _hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
             _ip(f"netns add {host.name}")
             made.append(host)
             _ip(f"-n {host.name} link set lo up")
+            # Nobody else can have our addresses, and asking around would keep them from use for a second.
+            host.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
         yield hosts
     finally:
         for host in made:
@@ -135,7 +140,7 @@ def _hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
 # Takes connections, and lets go of them at once; prints its port.
 _SERVER = """
 import socket
-with socket.create_server(("", 0), backlog=4096) as server:
+with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096) as server:
     print(server.getsockname()[1], flush=True)
     while True:
         server.accept()[0].close()
@@ -147,8 +152,10 @@ def serving(host: Host) -> Iterator[int]:
     """A TCP port at the host that takes connections."""
     with host.popen(sys.executable, "-c", _SERVER) as process:
         assert process.stdout is not None
-        yield int(process.stdout.readline())
-        process.kill()
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 def behind(hosts: Pair, count: int) -> list[str]:
@@ -175,6 +182,8 @@ def captured(host: Host, device: str) -> Iterator[dict[str, Any]]:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        yield seen
-        process.stdin.close()
+        try:
+            yield seen
+        finally:
+            process.stdin.close()
         seen |= json.loads(process.stdout.readline())

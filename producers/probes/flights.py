@@ -2,7 +2,9 @@
 
 Because all have the same time-out, those that are due stand at the front of a queue: no timer a probe. The queue is
 looked through every `_SWEEP_S` at most, so a probe may time out so much late. It is looked through only after the
-sockets were read to their end: what had arrived in time is no loss because we were late to look.
+sockets were read to their end: what had arrived in time is no loss because we were late to look. And where the kernel
+says that it threw arrivals away because nobody read them, whatever was under way by then and stays without an answer
+is SUSPECT.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Flights(Generic[Key]):
         self._by_age: deque[Flight[Key]] = deque()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._overflown, self._doubted_ns = 0, 0
 
     def __contains__(self, key: Key) -> bool:
         return key in self._by_key
@@ -71,6 +74,11 @@ class Flights(Generic[Key]):
         self._forget()
         flight.ended(answer)
 
+    def overflown(self, arrivals: int) -> None:
+        """So many were thrown away unread since the socket was opened."""
+        if arrivals > self._overflown:
+            self._overflown, self._doubted_ns = arrivals, time.perf_counter_ns()
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -82,7 +90,8 @@ class Flights(Generic[Key]):
         self._read()
         now_ns, timeout_ns = time.perf_counter_ns(), round(self._timeout_s * 1e9)
         while self._by_age and self._by_age[0].sent_ns + timeout_ns <= now_ns:
-            self.end(self._by_age[0], Answer(Outcome.TIMED_OUT))
+            doubted = self._by_age[0].sent_ns <= self._doubted_ns
+            self.end(self._by_age[0], Answer(Outcome.SUSPECT if doubted else Outcome.TIMED_OUT))
         if self._by_age and self._timer is None:
             left_s = (self._by_age[0].sent_ns + timeout_ns - now_ns) / 1e9
             self._timer = self._loop.call_later(max(left_s, _SWEEP_S), self._sweep)

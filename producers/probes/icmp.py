@@ -121,8 +121,9 @@ class _Family:
 
     def _receive(self) -> None:
         self._receive_returns()
-        for packet, sender, _, arrived_ns in arrivals(self._socket):
+        for packet, sender, _, arrived_ns, overflown in arrivals(self._socket):
             seen_ns = time.perf_counter_ns()
+            self._flights.overflown(overflown)
             at = (packet[0] & 0x0F) * 4 if self._has_ip_header and packet else 0
             if len(packet) != at + _ECHO_BYTES or packet[at] != self._reply:
                 continue

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -25,6 +26,7 @@ from producers.probes.flights import Flight, Key
 # Not in Python's socket module; the numbers of Linux on all but a few old architectures.
 _SO_TIMESTAMPING: Final = 37
 _SO_ATTACH_FILTER: Final = 26
+_SO_RXQ_OVFL: Final = 40
 _TX_SOFTWARE, _RX_SOFTWARE, _SOFTWARE = 1 << 1, 1 << 3, 1 << 4
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _ORIGINS_ICMP: Final = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
@@ -42,12 +44,16 @@ Ancillary = Sequence[tuple[int, int, bytes]]
 
 
 class Arrival(NamedTuple):
-    """A packet, who sent it, and when the kernel had it (wall clock, nanoseconds; 0 when it did not say)."""
+    """A packet, who sent it, and when the kernel had it (wall clock, nanoseconds; 0 when it did not say).
+
+    `overflown` counts what the kernel had thrown away by then, ever, because we did not read soon enough.
+    """
 
     packet: bytes
     sender: str
     port: int
     kernel_ns: int
+    overflown: int
 
 
 class Returned(NamedTuple):
@@ -79,6 +85,7 @@ def open_stamped(
         else:
             opened.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
     except OSError:
         opened.close()
         raise
@@ -94,7 +101,10 @@ def arrivals(opened: socket.socket) -> Iterator[Arrival]:
             return
         except OSError:  # an error that came back: reading it clears it, and the error queue says more
             continue
-        yield Arrival(packet, sender[0], sender[1], _stamp_ns(ancillary))
+        overflown = 0
+        if len(ancillary) > 1:  # it is not there while it is 0
+            overflown = next((int.from_bytes(c[2], sys.byteorder) for c in ancillary if c[1] == _SO_RXQ_OVFL), 0)
+        yield Arrival(packet, sender[0], sender[1], _stamp_ns(ancillary), overflown)
 
 
 def returns(opened: socket.socket) -> Iterator[Returned]:

@@ -46,7 +46,8 @@ ARRIVAL: Final = struct.Struct("!HI")  # index, nanoseconds after the first
 
 _TAIL_STARTS: Final = (0.125, 0.25, 0.5)
 _SAME_RATIO: Final = 0.05
-_SETTLED_RATIO: Final = 0.25
+_SETTLED_RATIO: Final = 0.1
+_AS_SENT_RATIO: Final = 0.8
 # Noise of a relay or a queue comes in clumps: neighbouring arrivals are late together.
 _CLUMPS: Final = 2.0
 
@@ -118,22 +119,26 @@ def slope(train: Train) -> Slope | None:
 def judge(trains: Sequence[Train]) -> tuple[Slope | None, bool]:
     """The capacity by trains of growing length, and whether it has settled.
 
-    It has when the last two trains agree. If not, only the last counts, with at least half of what its own tail's
-    halves differ by; one that came as fast as it was sent met no narrow place: then the capacity is at least that, and
-    the uncertainty 1.
+    It has when two trains agree that met a narrow link: the last one's slope counts, and half of what the other is off
+    is its uncertainty at least. A train that came as fast as it was sent met none, or a bucket that was larger: the
+    capacity is at least that, and the uncertainty 1. If no two agree, the last counts, with at least half of what all,
+    or its tail's halves, differ by.
     """
-    slopes = [slope(train) for train in trains]
-    last = slopes[-1] if slopes else None
-    if last is None:
+    found = [(train, tail) for train in trains if (tail := slope(train)) is not None]
+    if not found:
         return None, False
-    before = slopes[-2] if len(slopes) > 1 else None
-    settled = before is not None and abs(before.bps / last.bps - 1) <= _SETTLED_RATIO
-    uncertainty = last.uncertainty_ratio
-    if not settled:
-        uncertainty = max(uncertainty, _halves_ratio(trains[-1]) / 2, _SAME_RATIO)
-    if last.bps >= 0.8 * trains[-1].sent_bps:
-        uncertainty = 1.0
-    return Slope(last.bps, min(uncertainty, 1.0)), settled
+    narrow = [tail for train, tail in found if tail.bps < _AS_SENT_RATIO * train.sent_bps]
+    for later in range(len(narrow) - 1, 0, -1):
+        last = narrow[later]
+        off = min(abs(before.bps / last.bps - 1) for before in narrow[:later])
+        if off <= _SETTLED_RATIO:
+            return Slope(last.bps, max(last.uncertainty_ratio, off / 2)), True
+    train, last = found[-1]
+    if last not in narrow:
+        return Slope(last.bps, 1.0), False
+    spread = max(tail.bps for tail in narrow) - min(tail.bps for tail in narrow)
+    off = max(last.uncertainty_ratio, _halves_ratio(train) / 2, spread / last.bps / 2, _SETTLED_RATIO / 2)
+    return Slope(last.bps, min(off, 1.0)), False
 
 
 def _fit(train: Train, start: float, until: float = 1.0) -> Slope | None:

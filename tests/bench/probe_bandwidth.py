@@ -51,8 +51,8 @@ def run() -> Iterator[dict[str, Any]]:
         for cross in (0.0, CROSS_RATIO):
             for queue_ms in (200, 30):
                 with relayed(rate_bps=rate_bps, queue_ms=queue_ms) as hosts:
-                    with _cross_traffic(hosts, cross * rate_bps):
-                        answers = asyncio.run(_measured(hosts, MEASUREMENTS))
+                    with with_cross_traffic(hosts, cross * rate_bps):
+                        answers = asyncio.run(measured(hosts, MEASUREMENTS))
                     iperf3 = _iperf3(hosts, rate_bps) if not cross and queue_ms == 200 else None
                 yield {
                     "rate_mbit": rate_bps / 1e6,
@@ -80,7 +80,7 @@ def errors(answers: list[Answer], rate_bps: float) -> dict[str, Any]:
     }
 
 
-async def _measured(hosts: Pair, count: int) -> list[Answer]:
+async def measured(hosts: Pair, count: int) -> list[Answer]:
     with hosts.there.entered():
         responder = Responder(Respond(bind="0.0.0.0", port=0, bytes_per_hour_max=1 << 40))  # noqa: S104
     with hosts.here.entered():
@@ -99,7 +99,7 @@ async def _measured(hosts: Pair, count: int) -> list[Answer]:
 
 
 @contextmanager
-def _cross_traffic(hosts: Pair, rate_bps: float) -> Iterator[None]:
+def with_cross_traffic(hosts: Pair, rate_bps: float) -> Iterator[None]:
     if not rate_bps:
         yield
         return
@@ -107,8 +107,10 @@ def _cross_traffic(hosts: Pair, rate_bps: float) -> Iterator[None]:
         sink.bind(("", 9))
         argv = [sys.executable, "-c", _CROSS, hosts.there.address, str(rate_bps), str(_CROSS_BYTES)]
         with hosts.here.popen(*argv) as process:
-            yield
-            process.kill()
+            try:
+                yield
+            finally:
+                process.kill()
 
 
 def _iperf3(hosts: Pair, rate_bps: float) -> dict[str, Any]:

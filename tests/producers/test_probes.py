@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.processes import free_ports
-from producers.probes import Answer, Endpoint, Probe
+from producers.probes import Answer, Endpoint, Probe, stamped
 from producers.probes.bandwidth import Bandwidth
 from producers.probes.icmp import IcmpEcho
 from producers.probes.tcp_connect import TcpConnect
@@ -234,6 +234,26 @@ def test_a_silent_target_does_not_hold_up_the_others_of_a_busy_probe() -> None:
             if is_allowed(make):
                 outcomes = [a.outcome for a in ask(make, silent, endpoint, timeout_s=0.3)]
                 assert outcomes == [Outcome.TIMED_OUT, Outcome.ANSWERED]
+
+
+@pytest.mark.parametrize("make", [param for param in METHODS if param.id in ("icmp", "tcp-syn")])
+def test_what_we_were_too_slow_to_read_is_suspect_and_no_loss(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamped, "_RECEIVE_BUFFER_BYTES", 1)  # the kernel's least: a packet or two
+    with listener() as endpoint:
+
+        async def run() -> list[Answer]:
+            probe = make(0.3)
+            waiting = [asked(probe, endpoint) for _ in range(50)]  # all answers come before anybody reads
+            await waiting[0]
+            waiting.append(asked(probe, endpoint))  # its answer says what happened to the others
+            answers = await asyncio.gather(*waiting)
+            probe.close()
+            return answers
+
+        outcomes = [answer.outcome for answer in asyncio.run(run())]
+    assert outcomes[0] == outcomes[-1] == Outcome.ANSWERED
+    assert outcomes.count(Outcome.SUSPECT) >= 40
+    assert Outcome.TIMED_OUT not in outcomes
 
 
 def test_a_spent_budget_sends_nothing_and_is_no_loss() -> None:

@@ -20,8 +20,6 @@ from typing import Any
 
 import pytest
 
-from infra.processes import wait_until
-
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -84,12 +82,15 @@ class Pair:
 def pair() -> Iterator[Pair]:
     """Two hosts joined by a veth pair."""
     with _hosts("10.77.0", "fd77:") as (here, there):
-        _ip(f"link add veth0 netns {here.name} type veth peer name veth0 netns {there.name}")
-        for host in (here, there):
+        macs = {here: "02:00:00:00:00:01", there: "02:00:00:00:00:02"}
+        one, other = (f"name veth0 address {macs[host]} netns {host.name}" for host in (here, there))
+        _ip(f"link add {one} type veth peer {other}")
+        for host, far in ((here, there), (there, here)):
             _ip(f"-n {host.name} address add {host.address}/24 dev veth0")
             _ip(f"-n {host.name} address add {host.address6}/64 dev veth0 nodad")
             _ip(f"-n {host.name} link set veth0 up")
-        wait_until(lambda: not here.run("ip", "-6", "address", "show", "tentative"), 10, "IPv6 is ready")
+            # Known to each other at once: asking around takes IPv6 a second at first.
+            _ip(f"-n {host.name} neigh add {far.address6} lladdr {macs[far]} dev veth0 nud permanent")
         yield Pair(here, there, "veth0")
 
 

@@ -81,7 +81,7 @@ class Pair:
 @contextmanager
 def pair() -> Iterator[Pair]:
     """Two hosts joined by a veth pair."""
-    with _hosts("10.77.0", "fd77:") as (here, there):
+    with hosts("10.77.0", "fd77:") as (here, there):
         macs = {here: "02:00:00:00:00:01", there: "02:00:00:00:00:02"}
         one, other = (f"name veth0 address {macs[host]} netns {host.name}" for host in (here, there))
         _ip(f"link add {one} type veth peer {other}")
@@ -99,7 +99,7 @@ def relayed(
     *, rate_bps: float = 0, queue_ms: float = 200, loss: float = 0, bucket_bytes: float = 0, jitter_ms: float = 0
 ) -> Iterator[Pair]:
     """Two hosts joined by a relay (tests/relay.py); loss is of the way from here to there, all else of both."""
-    with _hosts("10.78.0", "fd78:") as (here, there):
+    with hosts("10.78.0", "fd78:") as (here, there):
         ends = [f"{host.name},{host.address}/24,{host.address6}/64" for host in (here, there)]
         options = [str(value) for value in (rate_bps, queue_ms, loss, bucket_bytes, jitter_ms)]
         relay = subprocess.Popen(
@@ -118,7 +118,7 @@ def relayed(
 
 
 @contextmanager
-def _hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
+def hosts(net: str, net6: str) -> Iterator[tuple[Host, Host]]:
     tag = secrets.token_hex(4)
     hosts = (
         Host(f"proxima-{tag}-a", f"{net}.1", f"{net6}:1"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,33 @@ from infra.kafka.cluster import Broker
 from infra.processes import ChildProcess, free_ports
 from producers.agent import ProbeAgent
 from producers.probes import Answer, Ended, Endpoint
+from producers.probes.bandwidth import Bandwidth as BandwidthProbe
+from producers.probes.icmp import IcmpEcho
 from producers.probes.methods import METHODS, open_probes
 from producers.publisher import Publisher
+from producers.responder import Responder
 from schemas.codec import decode
-from schemas.config import Probe, ProbeConfig, Target, load
-from schemas.errors import ConfigError
-from schemas.records import AgentHealth, Outcome, ProbeBatch
+from schemas.config import Bandwidth, Probe, ProbeConfig, Respond, Target, load
+from schemas.errors import ConfigError, ProbeError
+from schemas.records import AgentHealth, BandwidthMeasurement, Outcome, ProbeBatch
 from schemas.validate import mistakes
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "infra/examples/probe.toml"
+
+
+def icmp_is_allowed() -> bool:
+    async def open_one() -> None:
+        IcmpEcho(1.0).close()
+
+    try:
+        asyncio.run(open_one())
+    except ProbeError:
+        return False
+    return True
+
+
+ICMP = icmp_is_allowed()
 
 
 class Kept(Publisher):
@@ -38,12 +56,18 @@ class Kept(Publisher):
     def __init__(self) -> None:
         super().__init__(f"127.0.0.1:{free_ports(1)[0]}", client_id="test")
         self.records: list[object] = []
+        self.on_record: Callable[[], object] = lambda: None
 
     def publish(self, topic: str, key: str, record: object, *, droppable: bool | None = None) -> None:
         assert droppable is None
         assert key == "eu-west-1/a"
         assert topic == "probe-samples"
         self.records.append(record)
+        self.on_record()
+
+    @property
+    def bandwidths(self) -> list[BandwidthMeasurement]:
+        return [record for record in self.records if isinstance(record, BandwidthMeasurement)]
 
     @property
     def batches(self) -> list[ProbeBatch]:
@@ -78,8 +102,8 @@ def run(agent_settings: Probe, publisher: Publisher, for_s: float) -> None:
         loop = asyncio.get_running_loop()
         stop: asyncio.Future[None] = loop.create_future()
         loop.call_later(for_s, stop.set_result, None)
-        probes = open_probes(agent_settings.methods, agent_settings.timeout_ms / 1000)
-        await ProbeAgent(agent_settings, publisher, probes).run(stop)
+        opened = open_probes(agent_settings.methods, agent_settings.timeout_ms / 1000)
+        await ProbeAgent(agent_settings, publisher, opened).run(stop)
 
     asyncio.run(main())
 
@@ -153,6 +177,90 @@ def test_what_was_under_way_during_a_stall_is_suspect_and_the_stall_is_told(
     assert kept.healths[-1].stalled_ms > 50
 
 
+_STOPPED = """
+import sys
+from collections import Counter
+from schemas.records import Outcome
+from tests.producers.test_agent import Kept, Target, run, settings
+
+kept = Kept()
+print("ready", flush=True)
+targets = [Target(region=f"region-{n}", address="127.0.0.1", port=int(sys.argv[1])) for n in range(20)]
+run(settings(*targets, probes_per_tick=5), kept, 2.5)
+counts = Counter(Outcome(o) for batch in kept.batches for o in batch.outcome)
+print(*(counts[outcome] for outcome in Outcome), max(h.stalled_ms for h in kept.healths))
+kept.close()
+"""
+
+
+def test_a_stop_of_the_whole_process_is_told_and_is_no_loss(port: int) -> None:
+    argv = [sys.executable, "-c", _STOPPED, str(port)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(1.0)  # into the run
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)  # the stall itself
+        process.send_signal(signal.SIGCONT)
+        *counts, stalled_ms = map(float, process.stdout.readline().split())
+    outcomes = dict(zip(Outcome, counts, strict=True))
+    assert outcomes[Outcome.ANSWERED] > 100
+    assert outcomes[Outcome.SUSPECT] > 10
+    assert outcomes[Outcome.TIMED_OUT] == 0
+    assert stalled_ms > 300
+
+
+@pytest.mark.skipif(not ICMP, reason="no ICMP socket here")
+def test_three_thousand_targets_are_each_asked_once_a_tick_without_a_burst(kept: Kept) -> None:
+    addresses = [f"127.{1 + n // 250}.0.{1 + n % 250}" for n in range(3000)]
+    targets = [Target(region=f"region-{n}", address=address) for n, address in enumerate(addresses)]
+    run(settings(*targets, methods=["icmp"], probes_per_tick=1, tick_ms=1000), kept, 2.5)
+    for batch in kept.batches[:2]:
+        columns = batch.columns()
+        assert sorted(columns["target_index"].tolist()) == list(range(3000))
+        assert set(columns["outcome"].tolist()) <= {Outcome.ANSWERED, Outcome.SUSPECT, Outcome.NOT_SENT}
+        in_a_ms = np.bincount((columns["sent_offset_ms"]).astype(int))
+        assert in_a_ms.max() <= 150
+    first, second = (batch.columns() for batch in kept.batches[:2])
+    assert (first["target_index"] == second["target_index"]).all()  # so a second lies between, for each
+    assert (first["target_index"] != np.arange(3000)).any()
+
+
+def test_bandwidth_is_measured_in_turns_and_published(kept: Kept) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        responder = Responder(Respond(bind="127.0.0.1", port=0))
+        stop: asyncio.Future[None] = loop.create_future()
+
+        def end(_: object = None) -> None:
+            if not stop.done():
+                stop.set_result(None)
+
+        kept.on_record = lambda: end() if len(kept.bandwidths) >= 2 else None
+        loop.call_later(20, end)
+        targets = [Target(region=f"region-{n}", address="127.0.0.1", port=responder.port) for n in range(2)]
+        given = settings(*targets, bandwidth=Bandwidth(every_s=1, port=responder.port))
+        probe = BandwidthProbe(1.0)
+        await ProbeAgent(given, kept, open_probes(["tcp-connect"], 0.3), probe).run(stop)
+        responder.close()
+
+    asyncio.run(main())
+    assert {found.target_region for found in kept.bandwidths[:2]} == {"region-0", "region-1"}
+    for found in kept.bandwidths:
+        assert mistakes(found) == []
+        assert 40_000 < found.bytes_sent <= 150_000
+
+
+def test_a_broker_that_is_away_stops_no_probe(port: int) -> None:
+    publisher = Publisher(f"127.0.0.1:{free_ports(1)[0]}", client_id="test")
+    try:
+        run(settings(Target(region="us-east-1", address="127.0.0.1", port=port), tick_ms=100), publisher, 1.05)
+        stats = publisher.stats
+    finally:
+        publisher.close()
+    assert stats.queued + stats.in_flight >= 8  # what is bounded there, and what goes first, is the publisher's to show
+
+
 def test_an_unknown_method_is_a_mistake_in_the_file(kept: Kept) -> None:
     target = Target(region="us-east-1", address="127.0.0.1", port=1)
     with pytest.raises(ConfigError, match="carrier-pigeon"):
@@ -192,6 +300,9 @@ def test_the_command_publishes_until_sigterm_and_leaves_nothing_behind(
                     found = decode(bytes(message.value() or b""), ProbeBatch, AgentHealth)
                     batches += isinstance(found, ProbeBatch)
                     assert message.key() == b"eu-west-1/a"
+            for status in Path(f"/proc/{agent.pid}/task").glob("*/status"):
+                fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+                assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0, fields["Name"]
             agent.send_signal(signal.SIGTERM)
             assert agent.wait(15) == 0, agent.log_tail()
     finally:

@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check golden bench soak lab lock clean
+.PHONY: help setup demo test check golden bench measure soak lab lock clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ golden: setup ## accept today's decisions on the golden journals, and say which 
 
 bench: setup ## speed beside a yardstick in the same run, as ratios
 	$(BIN)/python -m tests.bench
+
+measure: setup ## the probes beside a packet capture, fping, connect() and iperf3, in full length (root, 5 minutes)
+	PROXIMA_SOAK=1 $(BIN)/python -m tests.bench probe_accuracy probe_scale probe_syn probe_bandwidth
 
 soak: setup ## kills, detection and fuzzing in full length
 	PROXIMA_SOAK=1 $(BIN)/python -m pytest -q -m slow -s

@@ -5,6 +5,8 @@
     probes/        one kind of probe a file: how one question is put to the network and timed
     agent.py       the loop of `proxima probe`: targets x methods, paced, one ProbeBatch a tick
     routes/        BGP: routes to the regions as routers' peers announce and withdraw them, by BMP or from files
+    pacer.py, tick.py, stalls.py, capacity.py, privileges.py       what that loop is made of
+    responder.py   `proxima respond`: the far end of bandwidth trains
     traces.py      the recorded measurements in data/, as arrays
     trace.py       the trace player: agents that play recordings instead of probing
     data/          measurements that others made on real networks, with their licences

@@ -57,12 +57,13 @@ class Responder:
 
     def __init__(self, settings: config.Respond) -> None:
         family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+        self._socket = open_stamped(family, socket.SOCK_DGRAM, departures=False)
         try:
-            self._socket = open_stamped(family, socket.SOCK_DGRAM, departures=False)
             if family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             self._socket.bind((settings.bind, settings.port))
         except OSError as error:
+            self._socket.close()
             where = f"{settings.bind} port {settings.port}"
             raise ProbeError(f"cannot listen: {error.strerror}", where=where, do="see [respond]") from error
         self._secret = secrets.token_bytes(32)

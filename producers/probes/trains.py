@@ -48,6 +48,8 @@ _TAIL_STARTS: Final = (0.125, 0.25, 0.5)
 _SAME_RATIO: Final = 0.05
 _SETTLED_RATIO: Final = 0.1
 _AS_SENT_RATIO: Final = 0.8
+# Two trains that agree perfectly may both be off by what a relay's or a shaper's clock is.
+_UNCERTAINTY_MIN: Final = 0.01
 # Noise of a relay or a queue comes in clumps: neighbouring arrivals are late together.
 _CLUMPS: Final = 2.0
 
@@ -132,7 +134,7 @@ def judge(trains: Sequence[Train]) -> tuple[Slope | None, bool]:
         last = narrow[later]
         off = min(abs(before.bps / last.bps - 1) for before in narrow[:later])
         if off <= _SETTLED_RATIO:
-            return Slope(last.bps, max(last.uncertainty_ratio, off / 2)), True
+            return Slope(last.bps, max(last.uncertainty_ratio, off / 2, _UNCERTAINTY_MIN)), True
     train, last = found[-1]
     if last not in narrow:
         return Slope(last.bps, 1.0), False

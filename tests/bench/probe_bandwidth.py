@@ -125,8 +125,8 @@ def _iperf3(hosts: Pair, rate_bps: float) -> dict[str, Any]:
             if done.returncode == 0 or time.monotonic() > deadline_s:
                 break
         server.kill()
-    if done.returncode:
-        return {"NOT_MEASURED": json.loads(done.stdout or "{}").get("error", done.stderr)}
-    end = json.loads(done.stdout)["end"]
+    end = json.loads(done.stdout or "{}").get("end", {})
+    if "sum_received" not in end:
+        return {"NOT_MEASURED": "iperf3 came to no result"}
     bps, sent = end["sum_received"]["bits_per_second"], end["sum_sent"]["bytes"]
     return {"error": round(bps / rate_bps - 1, 4), "bytes": sent}

@@ -122,9 +122,9 @@ def judge(trains: Sequence[Train]) -> tuple[Slope | None, bool]:
     """The capacity by trains of growing length, and whether it has settled.
 
     It has when two trains agree that met a narrow link: the last one's slope counts, and half of what the other is off
-    is its uncertainty at least. A train that came as fast as it was sent met none, or a bucket that was larger: the
-    capacity is at least that, and the uncertainty 1. If no two agree, the last counts, with at least half of what all,
-    or its tail's halves, differ by.
+    is its uncertainty at least. If no two agree, the middle one of three counts, else the last, with at least half of
+    what all, or its tail's halves, differ by. A train that came as fast as it was sent met none, or a bucket that was
+    larger, or somebody who held all of it up: if all did, the capacity is at least that, and the uncertainty 1.
     """
     found = [(train, tail) for train in trains if (tail := slope(train)) is not None]
     if not found:
@@ -135,12 +135,13 @@ def judge(trains: Sequence[Train]) -> tuple[Slope | None, bool]:
         off = min(abs(before.bps / last.bps - 1) for before in narrow[:later])
         if off <= _SETTLED_RATIO:
             return Slope(last.bps, max(last.uncertainty_ratio, off / 2, _UNCERTAINTY_MIN)), True
-    train, last = found[-1]
-    if last not in narrow:
-        return Slope(last.bps, 1.0), False
+    if not narrow:
+        return Slope(found[-1][1].bps, 1.0), False
+    chosen = sorted(narrow)[1] if len(narrow) > 2 else narrow[-1]
     spread = max(tail.bps for tail in narrow) - min(tail.bps for tail in narrow)
-    off = max(last.uncertainty_ratio, _halves_ratio(train) / 2, spread / last.bps / 2, _SETTLED_RATIO / 2)
-    return Slope(last.bps, min(off, 1.0)), False
+    train = next(train for train, tail in found if tail is chosen)
+    off = max(chosen.uncertainty_ratio, _halves_ratio(train) / 2, spread / chosen.bps / 2, _SETTLED_RATIO / 2)
+    return Slope(chosen.bps, min(off, 1.0)), False
 
 
 def _fit(train: Train, start: float, until: float = 1.0) -> Slope | None:

@@ -96,6 +96,18 @@ def test_what_came_as_fast_as_it_was_sent_met_no_narrow_link() -> None:
     assert found.uncertainty_ratio == 1.0
 
 
+def test_a_train_that_somebody_held_up_as_a_whole_does_not_outvote_the_others() -> None:
+    found, settled = judge([arrived(20, 1e7), arrived(30, 1.3e7), arrived(45, LINE_BPS)])
+    assert not settled
+    assert found is not None
+    assert found.bps == pytest.approx(1.3e7, rel=0.01)
+    assert 0.1 < found.uncertainty_ratio < 0.2
+    found, _ = judge([arrived(20, 1e7), arrived(30, 0.7e7), arrived(45, 1.3e7)])
+    assert found is not None
+    assert found.bps == pytest.approx(1e7, rel=0.01)
+    assert found.uncertainty_ratio == pytest.approx(0.3, rel=0.01)
+
+
 @pytest.mark.parametrize("arrivals", [0, 1, 7])
 def test_too_few_arrivals_say_nothing(arrivals: int) -> None:
     assert judge([arrived(24, 1e7, lost_before=24 - arrivals)] if arrivals else []) == (None, False)

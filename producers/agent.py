@@ -19,6 +19,7 @@ import functools
 import ipaddress
 import logging
 import random
+import resource
 import signal
 import socket
 import time
@@ -201,6 +202,9 @@ def run(role: config.ProbeConfig) -> None:
 
     Raises ConfigError, ProbeError: before the first probe; DeliveryError: measurements were left at the end.
     """
+    # connect() takes a descriptor a probe under way: thousands of silent targets take thousands.
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
     keep_only((CAP_NET_RAW,))
     asyncio.run(_until_signalled(role))
 

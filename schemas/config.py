@@ -111,7 +111,7 @@ class Probe(Section):
     probes_per_tick: int = Field(2, ge=1, le=1000, description="to each target, by each method")
     timeout_ms: int = Field(1000, ge=10, le=60_000)
     rate_max_per_s: float = Field(20_000, gt=0, description="probes; a plan that needs more is a mistake")
-    targets: tuple[Target, ...] = Field(min_length=1)
+    targets: tuple[Target, ...] = Field(min_length=1, max_length=1 << 16, description="as many as a batch can number")
     bandwidth: Bandwidth | None = None
 
     @property

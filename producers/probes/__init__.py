@@ -5,6 +5,9 @@
     tcp_connect.py   the same with the kernel's connect(), which needs no privilege
     bandwidth.py     trains of packets to a responder (producers/responder.py): how much fits through the path
     trains.py        what a train is on the wire, and what its arrivals say
+    methods.py       which of them a configuration may name
+    budget.py        bytes that may be spent an hour
+    families.py      one probe by both versions of IP
     stamped.py       sockets whose packets the kernel stamps, and what they bring back
     flights.py       what was asked and has not ended
 

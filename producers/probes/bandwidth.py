@@ -121,9 +121,9 @@ class Bandwidth:
 
     def _greet(self, now: _Measurement) -> None:
         now.greeted_ns = time.perf_counter_ns()
-        if self._send(now, HEADER.pack(MAGIC, Kind.HELLO, now.session)):
+        if self._send(now, HEADER.pack(MAGIC, Kind.HELLO, now.session)) or now.bytes_sent:
             self._wait(_AGAIN_S)
-        elif not now.bytes_sent:
+        else:
             self._end(Answer(Outcome.NOT_SENT))
 
     def _wait(self, for_s: float) -> None:

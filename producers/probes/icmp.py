@@ -3,9 +3,6 @@
 One socket a family asks everybody. Where `net.ipv4.ping_group_range` has one of our groups it is an unprivileged
 datagram socket (for IPv6 too), else a raw one (CAP_NET_RAW); both are stamped by the kernel alike.
 
-`IP_RECVERR` has a trap: an error that came back for one target also fails the next `sendto`, whoever that is for. So
-a failed `sendto` is tried once more; what fails then is our own failure to send.
-
 A raw socket sees everybody's replies, and a reply may come so late that its 16-bit sequence number is in use again.
 So each echo carries a token of this process and its whole number, and both must come back.
 """
@@ -13,7 +10,6 @@ So each echo carries a token of this process and its whole number, and both must
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 import struct
@@ -21,9 +17,9 @@ import time
 from typing import Final
 
 from producers.probes import Answer, Ended, Endpoint
+from producers.probes.families import Families
 from producers.probes.flights import Flight, Flights
-from producers.probes.stamped import arrivals, checksum, open_stamped, returns, rtt_ms
-from schemas.errors import ProbeError
+from producers.probes.stamped import arrivals, checksum, open_stamped, returns, rtt_ms, sent
 from schemas.records import Outcome
 
 _ICMP_FILTER_LEVEL, _ICMP_FILTER = 255, 1
@@ -36,36 +32,18 @@ _DATA: Final = struct.Struct("!8sQ40x")
 _ECHO_BYTES: Final = _HEADER.size + _DATA.size
 
 
-class IcmpEcho:
+class IcmpEcho(Families):
     """The method `icmp`; make it where an event loop runs. Raises ProbeError when no ICMP socket may be had."""
 
     method: Final = "icmp"
 
     def __init__(self, timeout_s: float) -> None:
-        self._families: dict[int, _Family] = {}
-        refused = ""
-        for family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                self._families[family] = _Family(family, timeout_s)
-            except OSError as error:  # a machine without IPv6 asks by IPv4
-                refused = refused or os.strerror(error.errno or 0)
-        if not self._families:
-            raise ProbeError(
-                f"no ICMP socket may be opened: {refused}",
-                where="method icmp",
-                do='allow it with sysctl net.ipv4.ping_group_range="0 2147483647", or give the process CAP_NET_RAW',
-            )
-
-    def ask(self, endpoint: Endpoint, ended: Ended) -> None:
-        family = self._families.get(endpoint.family)
-        if family is None:
-            ended(Answer(Outcome.NOT_SENT))
-        else:
-            family.ask(endpoint, ended)
-
-    def close(self) -> None:
-        for family in self._families.values():
-            family.close()
+        super().__init__(
+            lambda family: _Family(family, timeout_s),
+            what="ICMP",
+            where="method icmp",
+            do='allow it with sysctl net.ipv4.ping_group_range="0 2147483647", or give the process CAP_NET_RAW',
+        )
 
 
 class _Family:
@@ -91,7 +69,7 @@ class _Family:
             return
         packet = self._packet(sequence)
         flight = self._flights.begin(sequence, endpoint, ended)
-        if self._sent(packet, flight):
+        if sent(self._socket, packet, flight, self._receive_returns):
             self._receive_returns()
         else:
             self._flights.end(flight, Answer(Outcome.NOT_SENT))
@@ -107,17 +85,6 @@ class _Family:
         if self._has_ip_header:  # in all other cases the kernel does it
             header = _HEADER.pack(self._request, 0, checksum(header + data), self._identifier, sequence)
         return header + data
-
-    def _sent(self, packet: bytes, flight: Flight[int]) -> bool:
-        for _ in range(2):
-            flight.sent_wall_ns, flight.sent_ns = time.time_ns(), time.perf_counter_ns()
-            try:
-                self._socket.sendto(packet, (flight.endpoint.address, 0))
-            except OSError:
-                self._receive_returns()
-            else:
-                return True
-        return False
 
     def _receive(self) -> None:
         self._receive_returns()

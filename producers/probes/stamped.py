@@ -18,7 +18,8 @@ import ctypes
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from producers.probes.flights import Flight, Key
@@ -90,6 +91,23 @@ def open_stamped(
         opened.close()
         raise
     return opened
+
+
+def sent(opened: socket.socket, packet: bytes, flight: Flight[Key], read_returns: Callable[[], None]) -> bool:
+    """Send a probe and note when; False: it cannot be.
+
+    An error that came back for one target also fails the next `sendto`, whoever that is for. So a failed one is tried
+    once more, when the errors were read; what fails then is our own failure to send.
+    """
+    for _ in range(2):
+        flight.sent_wall_ns, flight.sent_ns = time.time_ns(), time.perf_counter_ns()
+        try:
+            opened.sendto(packet, (flight.endpoint.address, 0))
+        except OSError:
+            read_returns()
+        else:
+            return True
+    return False
 
 
 def arrivals(opened: socket.socket) -> Iterator[Arrival]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import random
 import socket
 import struct
@@ -26,9 +25,9 @@ from typing import Final
 from scapy.layers.inet import TCP
 
 from producers.probes import Answer, Ended, Endpoint
+from producers.probes.families import Families
 from producers.probes.flights import Flight, Flights
-from producers.probes.stamped import arrivals, attach_filter, checksum, open_stamped, returns, rtt_ms
-from schemas.errors import ProbeError
+from producers.probes.stamped import arrivals, attach_filter, checksum, open_stamped, returns, rtt_ms, sent
 from schemas.records import Outcome
 
 SOURCE_PORTS: Final = 64  # of a family, at first
@@ -53,36 +52,18 @@ _SYN_ACK_OR_RST: Final = [
 ]
 
 
-class TcpSyn:
+class TcpSyn(Families):
     """The method `tcp-syn`; make it where an event loop runs. Raises ProbeError when no raw socket may be had."""
 
     method: Final = "tcp-syn"
 
     def __init__(self, timeout_s: float) -> None:
-        self._families: dict[int, _Family] = {}
-        refused = ""
-        for family in (socket.AF_INET, socket.AF_INET6):
-            try:
-                self._families[family] = _Family(family, timeout_s)
-            except OSError as error:
-                refused = refused or os.strerror(error.errno or 0)
-        if not self._families:
-            raise ProbeError(
-                f"no raw socket may be opened: {refused}",
-                where="method tcp-syn",
-                do="give the process CAP_NET_RAW, or use the method tcp-connect",
-            )
-
-    def ask(self, endpoint: Endpoint, ended: Ended) -> None:
-        family = self._families.get(endpoint.family)
-        if family is None:
-            ended(Answer(Outcome.NOT_SENT))
-        else:
-            family.ask(endpoint, ended)
-
-    def close(self) -> None:
-        for family in self._families.values():
-            family.close()
+        super().__init__(
+            lambda family: _Family(family, timeout_s),
+            what="raw",
+            where="method tcp-syn",
+            do="give the process CAP_NET_RAW, or use the method tcp-connect",
+        )
 
 
 class _Family:
@@ -119,7 +100,7 @@ class _Family:
             return
         self._busy.add((endpoint, port))
         flight = self._flights.begin(number, endpoint, functools.partial(self._end, endpoint, port, ended))
-        if self._sent(packet, flight):
+        if sent(self._socket, packet, flight, self._receive_returns):
             self._receive_returns()
         else:
             self._flights.end(flight, Answer(Outcome.NOT_SENT))
@@ -162,17 +143,6 @@ class _Family:
             struct.pack_into("!H", packet, _CHECKSUM_AT, 0)
             struct.pack_into("!H", packet, _CHECKSUM_AT, checksum(pseudo + packet))
         return bytes(packet)
-
-    def _sent(self, packet: bytes, flight: Flight[int]) -> bool:
-        for _ in range(2):  # the first may fail for an error that came back about an earlier packet
-            flight.sent_wall_ns, flight.sent_ns = time.time_ns(), time.perf_counter_ns()
-            try:
-                self._socket.sendto(packet, (flight.endpoint.address, 0))
-            except OSError:
-                self._receive_returns()
-            else:
-                return True
-        return False
 
     def _receive(self) -> None:
         self._receive_returns()

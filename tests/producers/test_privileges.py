@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-NEEDS_CAPABILITIES = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: needs root, to have what to give up")
+from producers.privileges import CAP_NET_RAW, held_capabilities
+
+NEEDS_CAPABILITIES = pytest.mark.skipif(
+    not held_capabilities() & 1 << CAP_NET_RAW, reason="NOT TESTED: needs CAP_NET_RAW (root), to have what to give up"
+)
 ROOT = Path(__file__).parents[2]
 
 _SCRIPT = """

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 # Its own code, not that of the probes: a yardstick shares nothing with what it measures.
 _ETHERNET, _ALL = 14, 0x0003
+_PROTOCOL_AT = _ETHERNET + 9
 _SO_TIMESTAMPNS = 35
 
 
@@ -26,10 +27,10 @@ def key_of(frame: bytes) -> tuple[bool, bytes] | None:
         return None
     at = _ETHERNET + (frame[_ETHERNET] & 0x0F) * 4
     source, target = frame[26:30], frame[30:34]
-    if frame[23] == socket.IPPROTO_ICMP and frame[at] in (0, 8):
+    if frame[_PROTOCOL_AT] == socket.IPPROTO_ICMP and frame[at] in (0, 8):
         request = frame[at] == 8
         return request, (target if request else source) + frame[at + 4 : at + 8]
-    if frame[23] == socket.IPPROTO_TCP and frame[at + 13] & 0x17 in (0x02, 0x12, 0x14):
+    if frame[_PROTOCOL_AT] == socket.IPPROTO_TCP and frame[at + 13] & 0x17 in (0x02, 0x12, 0x14):
         request = frame[at + 13] & 0x10 == 0
         ports = frame[at : at + 4] if request else frame[at + 2 : at + 4] + frame[at : at + 2]
         number = struct.unpack_from("!I", frame, at + (4 if request else 8))[0]
@@ -70,6 +71,8 @@ def main() -> None:
                 if found is None:
                     continue
                 request, key = found
+                if request and key in row_of and packet[_PROTOCOL_AT] == socket.IPPROTO_TCP:
+                    continue  # sent again: the round trip began with the first
                 if request:
                     row_of[key] = len(sent_ns)
                     sent_ns.append(at_ns)

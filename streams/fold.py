@@ -17,11 +17,11 @@ begins at its offset rebuilds catalogue, clock and watermarks exactly as each pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schemas.codec import decode, encode, from_plain, to_plain
+from schemas.codec import decode, encode, encode_identified, from_plain, to_plain
 from schemas.errors import CodecError
 from schemas.records import (
     AgentHealth,
@@ -75,7 +75,10 @@ class _EngineFailedError(Exception):
 
 
 class JournalFold:
-    """State and engines of one partition of the journal."""
+    """State and engines of one partition of the journal.
+
+    `topics`: those on which decisions are wanted (None: on all); the rest is decided and not encoded.
+    """
 
     def __init__(
         self,
@@ -86,7 +89,9 @@ class JournalFold:
         tick_ms: int,
         phase_ms: int,
         engine: type[FailoverEngine] = FailoverEngine,
+        topics: Collection[str] | None = None,
     ) -> None:
+        self._unwanted = frozenset[str]() if topics is None else frozenset(_TOPIC_OF.values()).difference(topics)
         self._topic, self._topic_id, self.partition = topic, topic_id, partition
         self._tick_ms, self._phase_ms, self._engine = tick_ms, phase_ms, engine
         self._base: list[Snapshot] = []
@@ -193,10 +198,16 @@ class JournalFold:
 
     def _evaluate(self, primary: str, now_ms: int, record: JournalRecord, *, passing: bool = False) -> list[Output]:
         def published(engine: FailoverEngine) -> list[Output]:
-            decided = engine.tick(now_ms, self._observed_ms)
-            return [Output(_TOPIC_OF[type(p)], primary.encode(), encode(p)) for p in decided]
+            return self._encoded(primary, engine.tick(now_ms, self._observed_ms))
 
         return self._guarded(primary, record, published, passing=passing) or []
+
+    def _encoded(self, primary: str, decided: Iterable[Published]) -> list[Output]:
+        return [
+            Output(topic, primary.encode(), encode_identified(p) if isinstance(p, FailoverRanking) else encode(p))
+            for p in decided
+            if (topic := _TOPIC_OF[type(p)]) not in self._unwanted
+        ]
 
     def _guarded(
         self, primary: str, record: JournalRecord, call: Callable[[FailoverEngine], Any], *, passing: bool = False

@@ -6,7 +6,7 @@ says how long to wait before a record so that journal time passes at a chosen sp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,7 +27,7 @@ class Replayed:
 
 
 class Replay:
-    """Folds of all partitions of one journal."""
+    """Folds of all partitions of one journal; `topics`: those on which decisions are wanted, None: on all."""
 
     def __init__(
         self,
@@ -37,9 +37,16 @@ class Replay:
         tick_ms: int = 1000,
         phase_ms: int = 300,
         engine: type[FailoverEngine] = FailoverEngine,
+        topics: Collection[str] | None = None,
     ) -> None:
         self._make = partial(
-            JournalFold, topic=topic, topic_id=topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine
+            JournalFold,
+            topic=topic,
+            topic_id=topic_id,
+            tick_ms=tick_ms,
+            phase_ms=phase_ms,
+            engine=engine,
+            topics=topics,
         )
         self.folds: dict[int, JournalFold] = {}
         self.records = 0

@@ -106,12 +106,14 @@ def replay(
     journal = _open(source, client, from_ms, to_ms, speed, follow=follow)
     if to_kafka is None and topic != "path-weights":
         engine = without_weights(engine)
-    run = Replay(topic=TOPIC, topic_id=journal.topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine)
+    compares = beside if beside is not None else follow and policy is not None
+    wanted = [topic] if to_kafka is None and not compares else list(TOPICS)
+    alone = follow or compares or speed is not None or jobs == 1
+    run = Replay(
+        topic=TOPIC, topic_id=journal.topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine, topics=wanted
+    )
     if journal.begin is not None:
         run.restore(journal.begin)
-    compares = beside if beside is not None else follow and policy is not None
-    alone = follow or compares or speed is not None or jobs == 1
-    wanted = [topic] if to_kafka is None else list(TOPICS)
     with (
         nullcontext(run) if alone else ParallelReplay(run, jobs, wanted) as folding,
         Outputs(topic, to_kafka, client, from_ms, to_ms, as_hex=as_hex, quiet=compares) as outputs,

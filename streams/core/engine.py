@@ -10,14 +10,13 @@ part of it in which records reached us.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from schemas.codec import encode, from_plain, to_plain
+from schemas.codec import from_plain, to_plain
 from schemas.records import (
     Advice,
     AgentHealth,
@@ -254,8 +253,8 @@ class FailoverEngine:
             self._events = []
         self.sequence += 1
         self._shown = shown
-        ranking = FailoverRanking(
-            decision_id="",
+        return FailoverRanking(
+            decision_id="",  # a digest of the rest, which whoever encodes it sets
             sequence=self.sequence,
             decided_at_ms=now_ms,
             evidence_at_ms=self._evidence_at_ms,
@@ -273,7 +272,6 @@ class FailoverEngine:
             suspect_agents=list(ranked.metrics.suspects),
             directives=orders.shown,
         )
-        return replace(ranking, decision_id=hashlib.blake2b(encode(ranking), digest_size=16).hexdigest())
 
     def _proposal(self, ranked: Ranked, orders: Orders, waits: Array | None) -> Proposal:
         target = self._hold.target

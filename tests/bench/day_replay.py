@@ -28,6 +28,7 @@ from tests.bench.fold_speed import panes_of
 SECONDS = int(os.environ.get("PROXIMA_BENCH_SECONDS", "86400"))
 _REGIONS = [f"region-{i}" for i in range(12)]
 _START_MS = 1_700_000_000_000
+_TOPICS = ("failover-rankings",)
 _VARIANTS = 400  # of a primary's second; they repeat in a random order
 
 
@@ -42,7 +43,8 @@ def run() -> Iterator[dict[str, Any]]:
         decoding_s = time.perf_counter() - started_s
         processes = os.cpu_count() or 1
         started_s = time.perf_counter()
-        with ParallelReplay(Replay(engine=without_weights(FailoverEngine)), processes, ["failover-rankings"]) as replay:
+        run = Replay(engine=without_weights(FailoverEngine), topics=_TOPICS)
+        with ParallelReplay(run, processes, _TOPICS) as replay:
             rankings = sum(len(outputs) for _, outputs in replay.each(read(path)))
         folding_s = time.perf_counter() - started_s
     yield {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import avro.io
@@ -12,12 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import MAGIC, decode, decode_json, encode, from_plain, read, to_plain
+from schemas.codec import MAGIC, decode, decode_json, encode, encode_identified, from_plain, read, to_plain
 from schemas.errors import CodecError
 from schemas.records import (
     RECORDS,
     DeadLetter,
     FailoverConfiguration,
+    FailoverRanking,
     InjectedMetric,
     PathPanes,
     Policy,
@@ -80,6 +83,19 @@ def test_the_same_content_gives_the_same_bytes_in_whatever_order_it_was_put_toge
     there = FailoverConfiguration("a", ["b", "c"], 1, weights={"b": 0.5, "c": 0.25})
     back = FailoverConfiguration("a", ["b", "c"], 1, weights={"c": 0.25, "b": 0.5})
     assert encode(there) == encode(back)
+
+
+@many
+@given(record_of("FailoverRanking"))
+def test_an_identified_record_is_the_one_with_the_digest_of_its_bytes_without(ranking: FailoverRanking) -> None:
+    nameless = replace(ranking, decision_id="")
+    digest = hashlib.blake2b(encode(nameless), digest_size=16).hexdigest()
+    assert encode_identified(nameless) == encode(replace(nameless, decision_id=digest))
+
+
+def test_a_record_that_has_its_id_already_is_not_given_another() -> None:
+    with pytest.raises(ValueError, match="has its id already"):
+        encode_identified(Tick("worker-1"))
 
 
 @each_record

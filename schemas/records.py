@@ -367,9 +367,12 @@ class PathPanes:
 
     def columns(self) -> dict[str, Array]:
         """Read-only arrays: (rows,), but `outcomes` (rows, 6), and (entries,) for `bucket` and `bucket_count`."""
-        arrays = {n: np.frombuffer(getattr(self, n), d) for n, d in {**self.ROWS, **self.ENTRIES}.items()}
+        arrays = {n: np.frombuffer(getattr(self, n), d) for n, d in _PANES.items()}
         arrays["outcomes"] = arrays["outcomes"].reshape(-1, len(Outcome))
         return arrays
+
+
+_PANES: Final = {n: np.dtype(d) for n, d in {**PathPanes.ROWS, **PathPanes.ENTRIES}.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,13 +212,17 @@ class JournalFold:
     def _guarded(
         self, primary: str, record: JournalRecord, call: Callable[[FailoverEngine], Any], *, passing: bool = False
     ) -> Any:
-        engine = self.engines[primary]
-        if record.offset < engine.skip_below or (record.offset, primary, passing) in self._poison:
+        if not self._takes(primary, record, passing=passing):
             return None
         try:
-            return call(engine)
+            return call(self.engines[primary])
         except Exception as error:  # whatever it is, it is deterministic: that record, that engine
             raise _EngineFailedError(primary, error, passing=passing) from error
+
+    def _takes(self, primary: str, record: JournalRecord, *, passing: bool = False) -> bool:
+        """Whether the engine has to be shown that: its snapshot does not cover it, and it does not fail by it."""
+        covered = record.offset < self.engines[primary].skip_below
+        return not covered and (record.offset, primary, passing) not in self._poison
 
     def _seen(self, source: Source) -> bool:
         """Whether it was folded before; parts of a flush count only in order, so that none is skipped unnoticed."""
@@ -243,12 +247,11 @@ class JournalFold:
         if record.offset < engine.skip_below:
             return []
         letters: list[Output] = []
-        now_ms, observed_ms = self.clock_ms, self._observed_ms
+        now_ms = self.clock_ms
         at_once = False
         match body:
             case PathPanes():
-                appended = observation.source.appended_at_ms
-                self._guarded(primary, record, lambda e: e.panes(body, now_ms, observed_ms, appended))
+                self._panes(primary, body, observation, record)
                 strangers = self._strangers(body.targets, engine)
                 if strangers:
                     detail = f"{primary} is probed against unknown regions: {', '.join(strangers)}"
@@ -269,6 +272,10 @@ class JournalFold:
                 self._guarded(primary, record, lambda e: e.configure(body, catalogue))
                 at_once = True
         return letters + (self._evaluate(primary, now_ms, record) if at_once else [])
+
+    def _panes(self, primary: str, panes: PathPanes, observation: Observation, record: JournalRecord) -> None:
+        now_ms, observed_ms, appended = self.clock_ms, self._observed_ms, observation.source.appended_at_ms
+        self._guarded(primary, record, lambda e: e.panes(panes, now_ms, observed_ms, appended))
 
     def _take_catalogue(self, catalog: RegionCatalog, record: JournalRecord) -> list[Output]:
         if catalog.version > self._catalogue_version:
@@ -314,8 +321,9 @@ class JournalFold:
         return []
 
     def _strangers(self, regions: Iterable[str], engine: FailoverEngine) -> list[str]:
-        strangers = set(regions).difference(engine.candidates, self._catalogue)
-        return sorted(strangers) if strangers else []
+        known = engine.candidates
+        strangers = {region for region in regions if region not in known and region not in self._catalogue}
+        return sorted(strangers)
 
     # -- dead letters -----------------------------------------------------------------------------------------------
 

@@ -109,8 +109,9 @@ def _work(there: Connection, replay: Replay, topics: frozenset[str]) -> None:
         if share == _END:
             return
         answer = io.BytesIO()
-        for number, record in records_of(share):
-            for output in replay.apply(record):
+        numbered = list(records_of(share))
+        for (number, _), outputs in zip(numbered, replay.apply_all([record for _, record in numbered]), strict=True):
+            for output in outputs:
                 if output.topic in topics:
                     topic = output.topic.encode()
                     answer.write(_OUTPUT.pack(number, len(topic), len(output.key), len(output.value)))

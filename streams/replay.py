@@ -6,14 +6,15 @@ says how long to wait before a record so that journal time passes at a chosen sp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from schemas.records import FailoverConfiguration, Policy, Snapshot
 from streams.core.engine import Catalogue, FailoverEngine
-from streams.fold import JournalFold, Output
+from streams.fold import Output
 from streams.journal import JournalRecord
+from streams.refold import Refold
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Replay:
         topics: Collection[str] | None = None,
     ) -> None:
         self._make = partial(
-            JournalFold,
+            Refold,
             topic=topic,
             topic_id=topic_id,
             tick_ms=tick_ms,
@@ -48,7 +49,7 @@ class Replay:
             engine=engine,
             topics=topics,
         )
-        self.folds: dict[int, JournalFold] = {}
+        self.folds: dict[int, Refold] = {}
         self.records = 0
 
     def restore(self, snapshots: Iterable[Snapshot]) -> None:
@@ -65,9 +66,27 @@ class Replay:
         self.records += 1
         outputs = fold.apply(record)
         if self.records % _ROUND_RECORDS == 0:
-            for each in self.folds.values():
-                each.snapshots()  # what a rollback would fold again stays bounded
+            self._begin_round()
         return outputs
+
+    def apply_all(self, records: Sequence[JournalRecord]) -> list[list[Output]]:
+        """Fold many records, several times as fast as one by one; what each of them brings about."""
+        numbers: dict[int, list[int]] = {}
+        for number, record in enumerate(records):
+            numbers.setdefault(record.partition, []).append(number)
+        found: list[list[Output]] = [[] for _ in records]
+        for partition, each in numbers.items():
+            for number, outputs in zip(each, self._fold(partition).apply_all([records[n] for n in each]), strict=True):
+                found[number] = outputs
+        before, self.records = self.records, self.records + len(records)
+        if self.records // _ROUND_RECORDS > before // _ROUND_RECORDS:
+            self._begin_round()
+        return found
+
+    def _begin_round(self) -> None:
+        """What a rollback would fold again stays bounded."""
+        for fold in self.folds.values():
+            fold.snapshots()
 
     def each(self, records: Iterable[JournalRecord]) -> Iterator[tuple[JournalRecord, list[Output]]]:
         """Each record with the outputs that it brings about, in order."""
@@ -80,7 +99,7 @@ class Replay:
             for output in self.apply(record):
                 yield Replayed(record.partition, record.offset, record.appended_at_ms, output)
 
-    def _fold(self, partition: int) -> JournalFold:
+    def _fold(self, partition: int) -> Refold:
         if partition not in self.folds:
             self.folds[partition] = self._make(partition=partition)
         return self.folds[partition]

@@ -108,7 +108,7 @@ def replay(
         engine = without_weights(engine)
     compares = beside if beside is not None else follow and policy is not None
     wanted = [topic] if to_kafka is None and not compares else list(TOPICS)
-    alone = follow or compares or speed is not None or jobs == 1
+    alone = follow or compares or speed is not None
     run = Replay(
         topic=TOPIC, topic_id=journal.topic_id, tick_ms=tick_ms, phase_ms=phase_ms, engine=engine, topics=wanted
     )

@@ -11,6 +11,7 @@ at all (`immediate`), until it has been eligible for `failback_delay_ms` (`delay
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -48,6 +49,17 @@ class Damping:
         self.forgiven_at_ms = self.forgiven_at_ms + forgiven * policy.ejection_forgive_ms
         self.dead = dead
         return ~dead & (now_ms < self.ejected_until_ms)
+
+    def observe_at(self, dead: Array, trusted: Array, policy: Policy, now_ms: Sequence[int]) -> Array | None:
+        """The same at several moments, (moments, targets) each. What was dead has not recovered until it is trusted."""
+        if not (np.count_nonzero(dead) or np.count_nonzero(self.dead) or np.count_nonzero(self.failures)):
+            return None
+        found = np.zeros(dead.shape, bool)
+        for row, now_dead, seen, at_ms in zip(found, dead, trusted, now_ms, strict=True):
+            ejected = self.observe(now_dead | (self.dead & ~seen), policy, at_ms)
+            if ejected is not None:
+                row[:] = ejected
+        return found
 
     def waits(self, eligible: Array, policy: Policy, now_ms: int) -> Array | None:
         """(targets,) bool: eligible, and held back by the failback policy; None: nobody."""

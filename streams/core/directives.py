@@ -6,6 +6,7 @@ passed ends it; the very same directive again changes nothing. Of several pins t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +26,9 @@ class Orders:
     drained: frozenset[str]
     frozen: bool
     shown: list[DirectiveInForce]
+
+
+NO_ORDERS: Final = Orders(None, frozenset(), frozen=False, shown=[])
 
 
 class Directives:
@@ -60,8 +64,14 @@ class Directives:
             del self._given[directive_id]
         return bool(over)
 
+    def until_ms(self, now_ms: int) -> float:
+        """When, after this moment, the first of them expires; infinity: never."""
+        return min((d.expires_at_ms for d in self._given.values() if d.expires_at_ms > now_ms), default=math.inf)
+
     def orders(self, candidates: Collection[str]) -> Orders:
         """What they come to now, for these candidates."""
+        if not self._given:
+            return NO_ORDERS
         given = self._given.values()
         pins = [d.region for d in given if d.kind == Directive.PIN and d.region in candidates]
         return Orders(

@@ -2,6 +2,7 @@
 
     panes, inject, direct, configure ...   take in what the journal says
     tick(now)                              measure, rank, hold down, and say what to publish
+    run(steps)                             panes and ticks, many at a time
     save / load                            its state, for snapshots
 
 It knows nothing of Kafka and has no clock: `now_ms` is journal time (the broker's append time), `observed_ms` the
@@ -10,7 +11,7 @@ part of it in which records reached us.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Final
 
@@ -41,12 +42,13 @@ from streams.core.holddown import HoldDown, Phase, Proposal, Signal
 from streams.core.injected import Injected
 from streams.core.paths import Paths
 from streams.core.prediction import Predictor
-from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank
+from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
 from streams.core.reason import sentence
 from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
-from streams.core.views import metrics
+from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
+from streams.core.views import metrics_at
 from streams.core.weights import Scale
 
 ENGINE_VERSION: Final = "2"
@@ -60,6 +62,11 @@ class FailoverEngine:
     """One primary region; made by its first configuration."""
 
     says_weights: ClassVar = True  # a replay for the rankings alone need not hear of every path at every tick
+    runs_ahead: ClassVar = True  # whether `run` does what `panes` and `tick` do; not with others in their place
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.runs_ahead = cls.panes is FailoverEngine.panes and cls.tick is FailoverEngine.tick
 
     def __init__(self, configuration: FailoverConfiguration, catalogue: Catalogue) -> None:
         self.configuration = configuration
@@ -183,20 +190,72 @@ class FailoverEngine:
 
     def tick(self, now_ms: int, observed_ms: float) -> list[Published]:
         """Measure, rank, hold down; returns what to publish, in order."""
+        return self._ticks(self._paths.picture(), [Edge(now_ms, observed_ms)], [self._evidence_at_ms])[0]
+
+    def run(self, steps: Sequence[Step]) -> list[list[Published]]:
+        """What `panes` and `tick` make of arrivals and edges one after the other: what each edge publishes.
+
+        As many as may be are taken together, for what makes one tick slow is that numpy is asked for little at a time.
+        """
+        published: list[list[Published]] = []
+        arrivals = [step for step in steps if isinstance(step, Arrival)]
+        done = taken = 0
+        while done < len(steps):
+            step, some_gone = steps[done], self._routes.some_gone
+            # Probes that are answered open what no route leads to: a tick then looks at the views themselves.
+            stretch = self._paths.stretch(() if some_gone else arrivals[taken:], self.configuration.policy)
+            if isinstance(step, Arrival) and not stretch.count:
+                self.panes(*step)
+                done, taken = done + 1, taken + 1
+            elif some_gone and isinstance(step, Edge):
+                published.append(self.tick(*step))
+                done += 1
+            else:
+                some = together(steps[done:], stretch.count, self._until_ms)
+                edges = [each for each in some if isinstance(each, Edge)]
+                count = len(some) - len(edges)
+                if count < stretch.count:
+                    stretch = self._paths.stretch(arrivals[taken : taken + count], self.configuration.policy)
+                published += self._stretch(stretch, some, edges)
+                done, taken = done + len(some), taken + count
+        return published
+
+    def _until_ms(self, now_ms: int) -> float:
+        """When the directives and metrics in force at a moment are others."""
+        return min(self._directives.until_ms(now_ms), self._injected.until_ms(now_ms))
+
+    def _stretch(self, stretch: Stretch, steps: Sequence[Step], edges: Sequence[Edge]) -> list[list[Published]]:
+        evidence_at_ms, arrived, before, seen = self._evidence_at_ms, 0, [], []
+        for step in steps:
+            if isinstance(step, Arrival):
+                evidence_at_ms, arrived = max(evidence_at_ms, step.appended_at_ms), arrived + 1
+            else:
+                before.append(arrived)
+                seen.append(evidence_at_ms)
+        picture = self._paths.fold_stretch(stretch, self.configuration.policy, np.array(before, np.int64))
+        published = self._ticks(picture, edges, seen) if edges else []
+        self._evidence_at_ms = evidence_at_ms
+        return published
+
+    def _ticks(self, picture: Picture, edges: Sequence[Edge], evidence_at_ms: Sequence[int]) -> list[list[Published]]:
+        """What is published at each edge, the views being as pictured; the same orders and metrics hold at them all."""
         policy, regions = self.configuration.policy, self.configuration.potential_failover_regions
-        if self._directives.expire(now_ms):
+        now_ms, shape = [edge.now_ms for edge in edges], (len(edges), len(regions))
+        if self._directives.expire(now_ms[0]):
             self._events.append(Event.DIRECTIVE_ENDED)
         orders = self._directives.orders(self._numbers)
-        said = self._injected.in_force(self._numbers, now_ms)
-        measured = metrics(self._paths, len(regions), policy, observed_ms)
+        said = self._injected.in_force(self._numbers, now_ms[0])
+        observed_ms = np.array([edge.observed_ms for edge in edges])
+        measured, suspects = metrics_at(self._paths, picture, len(regions), policy, observed_ms)
         no_route = self._routes.gone(self._paths, self._numbers)
-        # What was dead and is not seen any more has not recovered.
-        dead = measured.down | (self._damping.dead & ~measured.trusted)
+        dead, trusted = measured.down.reshape(shape), measured.trusted.reshape(shape)
         for also in (said.unhealthy, no_route):
             dead = dead if also is None else dead | also
-        ranked = rank(
+        ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
+        ranks = rank_at(
             regions,
             measured,
+            suspects,
             policy,
             baseline=self._baseline if said.capacity_ratio is None else self._baseline_weights(said.capacity_ratio),
             known=self._known,
@@ -205,20 +264,30 @@ class FailoverEngine:
             unhealthy=said.unhealthy,
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
-            ejected=self._damping.observe(dead, policy, now_ms),
+            ejected=None if ejected is None else ejected.reshape(-1),
             name_order=self._name_order,
             scale=self._scale,
         )
+        predictions = self._predictor.steps(self.primary, regions, measured, policy, now_ms)
+        # About the primary itself, one source is a suspicion and no verdict: prepare, do not move.
+        advice = Advice.PREPARE if said.primary_unhealthy else Advice.HOLD
+        published = []
+        for number, prediction in enumerate(predictions):
+            self._evidence_at_ms = evidence_at_ms[number]
+            published.append(self._publish(ranks.at(number), prediction, orders, advice, now_ms[number]))
+        return published
+
+    def _publish(
+        self, ranked: Ranked, prediction: DisruptionPrediction | None, orders: Orders, advice: Advice, now_ms: int
+    ) -> list[Published]:
         published: list[Published] = []
         if self.says_weights:
             weights = path_weights(ranked, self._bandwidth)
-            published.append(PathWeights(self.primary, now_ms, self._evidence_at_ms, regions, **weights))
-        prediction = self._predictor.step(self.primary, regions, ranked.metrics, policy, now_ms)
+            published.append(PathWeights(self.primary, now_ms, self._evidence_at_ms, ranked.regions, **weights))
         if prediction is not None:
             self._predicted = {p.target_region: p.probability for p in prediction.paths}
             published.append(prediction)
-        # About the primary itself, one source is a suspicion and no verdict: prepare, do not move.
-        ranking = self._ranking(ranked, orders, Advice.PREPARE if said.primary_unhealthy else Advice.HOLD, now_ms)
+        ranking = self._ranking(ranked, orders, advice, now_ms)
         if ranking is not None:
             published.append(ranking)
         if not self.muted:
@@ -269,7 +338,7 @@ class FailoverEngine:
             candidates=ranked.candidates(self._predicted, barred),
             target_region=self._hold.target,
             previous_target_region=self._previous,
-            suspect_agents=list(ranked.metrics.suspects),
+            suspect_agents=list(ranked.suspects),
             directives=orders.shown,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +28,9 @@ class InForce:
     primary_unhealthy: bool = False
 
 
+_NOTHING: Final = InForce()
+
+
 class Injected:
     """Of one primary: the latest value of each source about each target and metric."""
 
@@ -43,11 +47,16 @@ class Injected:
         if len(self.values) > _IN_FORCE_MAX:
             del self.values[min(self.values, key=lambda k: (self.values[k][1], k))]
 
+    def until_ms(self, now_ms: int) -> float:
+        """When, after this moment, the first of them expires; infinity: never."""
+        return min((v[1] for v in self.values.values() if v[1] > now_ms), default=math.inf)
+
     def in_force(self, numbers: Mapping[str, int], now_ms: int) -> InForce:
         """What counts at this moment for these targets."""
-        self.values = {k: v for k, v in self.values.items() if v[1] > now_ms}
+        if self.values:
+            self.values = {k: v for k, v in self.values.items() if v[1] > now_ms}
         if not self.values:
-            return InForce()
+            return _NOTHING
         each: dict[tuple[str, str], list[float]] = {}
         for key in sorted(self.values):
             target, metric, _ = key.split(" ", 2)

@@ -21,10 +21,14 @@ def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
         magnitude = np.floor(np.log10(np.abs(values)))
     ordinary = np.isfinite(magnitude)
     # One above 1e308 has no power of ten at all: the last before 0 (a weight that faded for hours) keep fewer digits.
-    shift = np.minimum(digits - 1 - np.where(ordinary, magnitude, 0.0), _POWERS).astype(np.int64)
+    all_ordinary = np.count_nonzero(ordinary) == ordinary.size
+    if not all_ordinary:
+        magnitude = np.where(ordinary, magnitude, 0.0)
+    shift = np.minimum(digits - 1 - magnitude, _POWERS).astype(np.int64)
     # A power of ten below 1 has no exact float64: divide by the exact one where the value is large.
     up, down = _UP[shift + _POWERS], _UP[_POWERS - shift]
-    return np.where(ordinary, np.rint(values * up / down) / up * down, values)
+    rounded = np.rint(values * up / down) / up * down
+    return rounded if all_ordinary else np.where(ordinary, rounded, values)
 
 
 _POWERS: Final = 307

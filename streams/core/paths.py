@@ -24,14 +24,16 @@ above it is kept in 24 bins and fades with slow_tau.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from schemas.records import Array, Outcome, PathPanes, Policy
+from schemas.records import Array, PathPanes, Policy
 from streams.core.panes import BUCKETS, bucket_mid_ms
+from streams.core.rolling import before, episodes, faded, largest, last, least_of_windows, so_far
+from streams.core.rows import failures, only, rounds, silent_before, stacked
+from streams.core.stretch import Arrival, Group, Layout, Past, Picture, Place, Stretch, layout_of
 
 EDGES_MS: Final = np.geomspace(0.25, 4000.0, 23)  # upper edges of all bins but the last
 _BINS: Final = len(EDGES_MS) + 1
@@ -91,94 +93,136 @@ class Paths:
         self.sums = np.empty((len(SUM), 0))
         self.variation = np.empty((0, _BINS))
         self._slots: tuple[Array, int] | None = None
+        self._heard_since_ms = -np.inf  # every view was, then or later
+        self._taus: tuple[Policy | None, Array] = None, np.empty(0)
         self._index()
 
     def fold(self, panes: PathPanes, targets: dict[str, int], policy: Policy, now_ms: int, observed_ms: float) -> None:
         """Take panes in. `targets`: number of each configured target; rows about any other are left out."""
         self._forget_silent(policy, observed_ms)
-        rows = panes.columns()
-        view = self._views(panes, rows, targets)
-        if len(view) and view.min() < 0:
-            rows, view = _only(rows, view >= 0), view[view >= 0]
+        rows, layout = panes.columns(), layout_of(panes)
+        place = self._places.get(layout) or self._placed(layout, rows, targets)
+        view = place.view
         if not len(view):
             return
-        outcomes = rows["outcomes"]
-        failed = outcomes[:, Outcome.TIMED_OUT] + outcomes[:, Outcome.REFUSED] + outcomes[:, Outcome.UNREACHABLE]
-        own = np.where(_silent_everywhere(rows, failed), 0, failed) if np.count_nonzero(failed) else failed
+        if place.keep is not None:
+            rows = only(rows, place.keep)
+        failed, own = failures(rows, len(view))
         heard_ms = observed_ms - np.maximum(0, now_ms - (rows["pane_at_ms"] + panes.pane_ms))
-        taus_ms = np.array([[policy.fast_tau_ms], [LOSS_TAUS * policy.fast_tau_ms], [policy.slow_tau_ms]])
-        rows |= {"view": view, "failed": failed, "own": own, "heard_ms": heard_ms}
-        if np.bincount(view).max() == 1:  # the usual case: of each view one pane
-            self._fold_once(rows, taus_ms)
+        rows |= {"failed": failed, "own": own, "heard_ms": heard_ms}
+        if place.once:  # the usual case: of each view one pane
+            self._fold_once(stacked(rows, 1), view, policy)
             return
-        rows["before"] = _silent_before(rows)
-        for part in _rounds(rows):
-            self._fold_once(part, taus_ms)
+        rows |= {"view": view, "before": silent_before(rows | {"view": view})}
+        for part in rounds(rows):
+            self._fold_once(stacked(part, 1), part["view"], policy)
 
-    def _fold_once(self, rows: dict[str, Array], taus_ms: Array) -> None:
-        """Rows of as many views, so that each is one step of its view. Shapes: (rows,), `taus_ms` (3, 1)."""
-        c, view, at, answered = self.columns, rows["view"], rows["pane_at_ms"], rows["outcomes"][:, Outcome.ANSWERED]
-        failed, own = rows["failed"], rows["own"]
+    def stretch(self, arrivals: Sequence[Arrival], policy: Policy) -> Stretch:
+        """So many of the first records as may be taken in together."""
+        heard, limit_ms = self.columns["heard_at_observed_ms"], _FORGET_TAUS * policy.slow_tau_ms
+        if arrivals and np.count_nonzero((arrivals[-1].observed_ms - heard > limit_ms) & ~np.isneginf(heard)):
+            arrivals = ()  # on the way a view is forgotten, or heard again just before
+        return Stretch(arrivals, self._places)
+
+    def fold_stretch(self, stretch: Stretch, policy: Policy, at: Array) -> Picture:
+        """Take in the records of a stretch; returns the views after the first `at` (moments,) of them.
+
+        Raises ValueError when a record's columns do not fit each other.
+        """
+        c = self.columns
+        now = (c["heard_at_observed_ms"], c["unanswered_run"], c["shared_run"], self.sums, self.variation)
+        picture = Picture(*(np.repeat(column[None], len(at), axis=0) for column in now))
+        for group in stretch.groups:
+            past = self._fold_once(_rows(group), group.place.view, policy)
+            picture.put(group.place.view, past, np.searchsorted(group.numbers, at))
+        return picture
+
+    def picture(self) -> Picture:
+        """The views as they are now, not a copy."""
+        c = self.columns
+        now = (c["heard_at_observed_ms"], c["unanswered_run"], c["shared_run"], self.sums, self.variation)
+        return Picture(*(column[None] for column in now))
+
+    def _fold_once(self, rows: dict[str, Array], view: Array, policy: Policy) -> Past:
+        """Records about the same views, each once a record, folded one after the other; what the views were meanwhile.
+
+        Shapes: (records, rows), `view` (rows,). Only what really goes from one record to the next goes step by step.
+        """
+        c, at, answered, failed, own = self.columns, rows["pane_at_ms"], rows["answered"], rows["failed"], rows["own"]
+        if self._taus[0] is not policy:
+            taus_ms = [policy.fast_tau_ms, LOSS_TAUS * policy.fast_tau_ms, policy.slow_tau_ms]
+            self._taus = policy, -np.array(taus_ms)[:, None]
+        less_taus_ms = self._taus[1]
         heard = probed = answered > 0
-        newest_before = c["newest_pane_at_ms"][view]
-        c["newest_pane_at_ms"][view] = newest = np.maximum(newest_before, at)
-        answered_before = c["answered_pane_at_ms"][view]
-        answered_at = np.where(heard, np.maximum(answered_before, at), answered_before)
-        c["answered_pane_at_ms"][view] = answered_at
-        begun = own
-        runs = np.array((c["unanswered_run"][view], c["shared_run"][view]))
-        if np.count_nonzero(failed) or np.count_nonzero(runs):
+        all_heard = np.count_nonzero(heard) == heard.size
+        newest_before, newest = largest(c["newest_pane_at_ms"][view], at)
+        c["newest_pane_at_ms"][view] = newest[-1]
+        answered_before, answered_at = largest(
+            c["answered_pane_at_ms"][view], at if all_heard else np.where(heard, at, _NEVER)
+        )
+        c["answered_pane_at_ms"][view] = answered_at[-1]
+        begun, runs, all_runs = own, (c["unanswered_run"][view], c["shared_run"][view]), None
+        if np.count_nonzero(failed) or np.count_nonzero(runs[0]) or np.count_nonzero(runs[1]):
             probed = heard | (failed > 0)
-            # A pane without an answer, after another without one, continues an episode.
-            silent = (runs.sum(axis=0) > 0) & (at > answered_before)
-            if "before" in rows:
-                silent = np.where(rows["before"] == _UNKNOWN, silent, rows["before"] == 1)
-            continues = ~heard & silent
-            begun = np.where(continues, 0, own)
-            runs[:, answered_at > answered_before] = 0
-            c["unanswered_run"][view], c["shared_run"][view] = runs + (at > answered_at) * np.array((own, failed - own))
-        heard_before = c["heard_at_observed_ms"][view]
-        heard_ms = np.maximum(heard_before, rows["heard_ms"])
-        c["heard_at_observed_ms"][view] = np.where(probed, heard_ms, heard_before)
+            all_runs, begun = episodes(rows, answered_before, answered_at, np.array(runs))
+            c["unanswered_run"][view], c["shared_run"][view] = all_runs[-1]
+        heard_ms = rows["heard_ms"]
+        if np.count_nonzero(probed) < probed.size:
+            heard_ms = np.where(probed, heard_ms, -np.inf)
+        heard_ms = so_far(np.maximum, c["heard_at_observed_ms"][view], heard_ms)
+        c["heard_at_observed_ms"][view] = heard_ms[-1]
 
         mean_log = np.log(np.maximum(rows["rtt_sum_us"] / np.maximum(answered, 1) / 1000.0, _LEAST_MS))
-        log_before = c["last_log"][view]
+        log_before, last_log = c["last_log"][view], mean_log
+        if not all_heard:
+            last_log = last(log_before, mean_log, heard)
         # The spread of neighbours, after RFC 3550's jitter: unlike a variance it does not grow when a level changes.
-        step = np.minimum(np.abs(mean_log - log_before), _STEP_LOG_MAX)
+        step = np.minimum(np.abs(mean_log - before(log_before, last_log)), _STEP_LOG_MAX)
         stepped = heard & ~np.isnan(step)  # NaN: there was none before
-        c["last_log"][view] = np.where(heard, mean_log, log_before)
+        c["last_log"][view] = last_log[-1]
         log = answered * mean_log
         values = np.array(
             (log, log, np.where(stepped, step, 0.0), own, begun, answered, answered, stepped, answered + own,
              answered + begun, heard)
-        )  # fmt: skip
-        fade = np.exp((newest - newest_before) / -taus_ms)
+        ).swapaxes(0, 1)  # fmt: skip
+        fade = np.exp((newest - newest_before)[:, None] / less_taus_ms)
         late_ms = newest - at
         if np.count_nonzero(late_ms):
-            values *= np.exp(late_ms / -taus_ms)[_TAU]
-        self.sums[:, view] = self.sums[:, view] * fade[_TAU] + values
-        self._vary(rows, newest, late_ms, taus_ms, fade[2])
+            values *= np.exp(late_ms[:, None] / less_taus_ms)[:, _TAU]
+        sums = faded(self.sums[:, view], fade.take(_TAU, axis=1), values)
+        self.sums[:, view] = sums[-1]
+        variation = self._vary(rows | {"view": view, "newest": newest, "late_ms": late_ms}, policy, fade[:, 2])
+        return Past(heard_ms, all_runs, sums, variation)
 
-    def _vary(self, rows: dict[str, Array], newest: Array, late_ms: Array, taus_ms: Array, fade: Array) -> None:
-        """Least delay of the current and the last window, and the distribution above it."""
-        c, view, length_ms, buckets = self.columns, rows["view"], int(taus_ms[0, 0]), rows["buckets"]
-        window = newest // length_ms
-        moved = window - c["window"][view]
+    def _vary(self, rows: dict[str, Array], policy: Policy, fade: Array) -> Array:
+        """Least delay of the current and the last window, and (records, rows, bins) the distribution above it."""
+        c, view, late_ms, length_ms = self.columns, rows["view"], rows["late_ms"], int(policy.fast_tau_ms)
+        window = rows["newest"] // length_ms
+        current = (rows["buckets"] > 0) & (rows["pane_at_ms"] // length_ms >= window - 1)
+        seen_ms = np.where(current, rows["rtt_min_us"] / 1000.0, np.inf)
         least, least_before = c["least_ms"][view], c["least_before_ms"][view]
+        moved = window - before(c["window"][view], window)
         if np.count_nonzero(moved):
-            least_before = np.where(moved == 1, least, np.where(moved > 1, np.inf, least_before))
-            least = np.where(moved > 0, np.inf, least)
-            c["window"][view], c["least_before_ms"][view] = window, least_before
-        current = (buckets > 0) & (rows["pane_at_ms"] // length_ms >= window - 1)
-        c["least_ms"][view] = least = np.where(current, np.minimum(least, rows["rtt_min_us"] / 1000.0), least)
+            least, least_before = least_of_windows(least, least_before, moved, seen_ms)
+            c["window"][view], c["least_before_ms"][view] = window[-1], least_before[-1]
+        else:
+            least = so_far(np.minimum, least, seen_ms)
+        c["least_ms"][view] = least[-1]
 
-        floor, of_entry = np.minimum(least, least_before), np.repeat(np.arange(len(view)), buckets)
+        floor = np.minimum(least, least_before).reshape(-1)
+        of_entry = np.repeat(np.arange(floor.size), rows["buckets"].reshape(-1))
         above = _MID_MS[rows["bucket"]] - floor[of_entry]
-        weight = np.exp(late_ms / -taus_ms[2, 0])
-        weight[floor == np.inf] = 0.0  # no delay of it is current
+        counts = rows["bucket_count"]
+        none = floor == np.inf  # no delay of it is current
+        if np.count_nonzero(late_ms) or np.count_nonzero(none):
+            weight = np.exp(late_ms.reshape(-1) / -policy.slow_tau_ms)
+            weight[none] = 0.0
+            counts = counts * weight[of_entry]
         flat = of_entry * _BINS + EDGES_MS.searchsorted(above)
-        counted = np.bincount(flat, rows["bucket_count"] * weight[of_entry], len(view) * _BINS)
-        self.variation[view] = self.variation[view] * fade[:, None] + counted.reshape(-1, _BINS)
+        counted = np.bincount(flat, counts, floor.size * _BINS).reshape(*late_ms.shape, _BINS)
+        variation = faded(self.variation[view], fade[:, :, None], counted)
+        self.variation[view] = variation[-1]
+        return variation
 
     def renumber(self, place: dict[int, int]) -> None:
         """Targets have new numbers (a configuration was accepted); views of targets that left are dropped."""
@@ -220,6 +264,7 @@ class Paths:
         pairs = zip(self.columns["target"].tolist(), self.columns["agent"].tolist(), strict=True)
         self._number = {(t, self.agents[a]): i for i, (t, a) in enumerate(pairs)}
         self._tables: dict[tuple[tuple[str, ...], tuple[str, ...]], Array] = {}
+        self._places: dict[Layout, Place] = {}
         self._slots = None
 
     def _keep(self, keep: Array) -> None:
@@ -228,9 +273,12 @@ class Paths:
 
     def _forget_silent(self, policy: Policy, observed_ms: float) -> None:
         """Drop views whose agent left so long ago that nothing of them counts any more: agents come and go for ever."""
-        heard = self.columns["heard_at_observed_ms"]
         limit_ms = _FORGET_TAUS * policy.slow_tau_ms
-        if not len(heard) or observed_ms - heard.min() <= limit_ms:
+        if observed_ms - self._heard_since_ms <= limit_ms:
+            return
+        heard = self.columns["heard_at_observed_ms"]
+        self._heard_since_ms = heard.min(initial=observed_ms)
+        if observed_ms - self._heard_since_ms <= limit_ms:
             return
         keep = ~(observed_ms - heard > limit_ms) | np.isneginf(heard)
         if keep.all():
@@ -241,18 +289,21 @@ class Paths:
         self.columns["agent"] = np.searchsorted(used, self.columns["agent"])
         self._index()
 
-    def _views(self, panes: PathPanes, rows: dict[str, Array], targets: dict[str, int]) -> Array:
-        """(rows,) number of each row's view, -1 where the target is not configured; new views are added.
+    def _placed(self, layout: Layout, rows: dict[str, Array], targets: dict[str, int]) -> Place:
+        """Which views the rows of such a record are about; new views are added.
 
         Agents send the same names again and again, so what names mean together is worked out once.
         """
-        names = (tuple(panes.agents), tuple(panes.targets))
+        names = layout[:2]
         table = self._tables.get(names)
-        pair = rows["agent_index"].astype(np.int64) * len(panes.targets) + rows["target_index"]
+        pair = rows["agent_index"].astype(np.int64) * len(names[1]) + rows["target_index"]
         view = None if table is None else table[pair]
         if view is None or np.count_nonzero(view == _UNKNOWN):
             view = self._table(names, np.unique(pair), targets)[pair]
-        return view
+        if len(self._places) >= _TABLES_MAX:
+            self._places.clear()
+        self._places[layout] = place = Place.of(view)
+        return place
 
     def _table(self, names: tuple[tuple[str, ...], tuple[str, ...]], used: Array, targets: dict[str, int]) -> Array:
         agents, regions = names
@@ -270,6 +321,7 @@ class Paths:
     def _add(self, target: int, agent: str) -> int:
         if agent not in self.agents:
             self.agents.append(agent)
+        self._heard_since_ms = -np.inf
         number = len(self._number)
         self._number[target, agent] = number
         self._slots = None
@@ -281,56 +333,16 @@ class Paths:
         return number
 
 
-def _only(rows: dict[str, Array], keep: Array) -> dict[str, Array]:
-    """The rows of a mask (rows,)."""
-    entries = np.repeat(keep, rows["buckets"])
-    return {n: v[entries] if n in PathPanes.ENTRIES else v[keep] for n, v in rows.items()}
-
-
-def _silent_before(rows: dict[str, Array]) -> Array:
-    """(rows,) 1: the view's pane before it in the same record was silent; 0: it was not; _UNKNOWN: it is the first.
-
-    A pane in which nothing was sent is none.
-    """
-    view, answered, failed = rows["view"], rows["outcomes"][:, Outcome.ANSWERED], rows["failed"]
-    found = np.full(len(view), _UNKNOWN)
-    order = np.lexsort((rows["pane_at_ms"], view))
-    order = order[(answered + failed > 0)[order]]
-    same = view[order[1:]] == view[order[:-1]]
-    found[order[1:][same]] = answered[order[:-1][same]] == 0
-    return found
-
-
-def _rounds(rows: dict[str, Array]) -> Iterator[dict[str, Array]]:
-    """The rows in rounds that each hold a view once, earlier panes first."""
-    view = rows["view"]
-    order = np.lexsort((rows["pane_at_ms"], view))
-    starts = np.flatnonzero(np.diff(view[order], prepend=-1))
-    turn = np.empty(len(view), np.int64)
-    turn[order] = np.arange(len(view)) - np.repeat(starts, np.diff(starts, append=len(view)))
-    # Put in order once, so that a round is a slice: an outage's backlog has thousands of them.
-    order = np.argsort(turn, kind="stable")
-    first_entry = np.cumsum(rows["buckets"], dtype=np.int64) - rows["buckets"]
-    buckets = rows["buckets"][order].astype(np.int64)
-    last_entry = np.cumsum(buckets)
-    entry = np.repeat(first_entry[order] - (last_entry - buckets), buckets) + np.arange(buckets.sum())
-    rows = {n: v[entry] if n in PathPanes.ENTRIES else v[order] for n, v in rows.items()}
-    ends = np.cumsum(np.bincount(turn)).tolist()
-    entry_ends = [0, *last_entry.tolist()]
-    for begin, end in pairwise([0, *ends]):
-        inside = slice(entry_ends[begin], entry_ends[end])
-        yield {n: v[inside] if n in PathPanes.ENTRIES else v[begin:end] for n, v in rows.items()}
-
-
-def _silent_everywhere(rows: dict[str, Array], failed: Array) -> Array:
-    """(rows,) bool: in this pane the row's agent probed several targets, and none of them answered."""
-    answered, target = rows["outcomes"][:, Outcome.ANSWERED], rows["target_index"].astype(np.int64)
-    probed = answered + failed > 0
-    _, pane = np.unique(rows["pane_at_ms"], return_inverse=True)
-    of = rows["agent_index"].astype(np.int64) * (int(pane.max()) + 1) + pane
-    groups = int(of.max()) + 1
-    first, last = np.full(groups, 1 << 32), np.full(groups, -1)
-    np.minimum.at(first, of[probed], target[probed])
-    np.maximum.at(last, of[probed], target[probed])
-    any_answer = np.bincount(of, weights=answered, minlength=groups) > 0
-    return (~any_answer & (first < last))[of]  # type: ignore[no-any-return]
+def _rows(group: Group) -> dict[str, Array]:
+    """(records, rows) of each column of a group's records."""
+    rows, records = group.columns(), len(group.arrivals)
+    if group.place.keep is not None:
+        rows = only(rows, np.tile(group.place.keep, records))
+    width = len(group.place.view)
+    rows["failed"], rows["own"] = failures(rows, width)
+    now_ms, observed_ms = (
+        np.repeat([getattr(a, name) for a in group.arrivals], width) for name in ("now_ms", "observed_ms")
+    )
+    ended_ms = rows["pane_at_ms"] + group.arrivals[0].panes.pane_ms
+    rows["heard_ms"] = observed_ms - np.maximum(0, now_ms - ended_ms)
+    return stacked(rows, records)

@@ -9,6 +9,7 @@ The model is river's logistic regression on standardised features. Its state is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +45,7 @@ class Predictor:
         self._resize(targets)
 
     def _resize(self, targets: int) -> None:
+        self._calm = False  # nobody is disrupted, nor was lately: nothing to fade
         self._recent = np.zeros(targets)  # fading count of a path's own disruptions: they come in clusters
         self._disrupted = np.zeros(targets, bool)
         self._pending_at_ms = np.empty(0, np.int64)
@@ -54,21 +56,39 @@ class Predictor:
         self, primary: str, regions: list[str], m: PathMetrics, policy: Policy, now_ms: int
     ) -> DisruptionPrediction | None:
         """One tick: note disruptions, learn from labels that are due, predict when it is time."""
-        disrupted = _disrupted(m, policy)
-        fade = np.exp(-(now_ms - self._seen_at_ms) / _RECENT_TAU_MS) if self._seen_at_ms else 1.0
-        self._recent = self._recent * fade + (disrupted & ~self._disrupted)
+        return self.steps(primary, regions, m, policy, [now_ms])[0]
+
+    def steps(
+        self, primary: str, regions: list[str], m: PathMetrics, policy: Policy, now_ms: Sequence[int]
+    ) -> list[DisruptionPrediction | None]:
+        """Several ticks one after the other; what `m` has is (ticks * targets,), tick by tick."""
+        disrupted: Array = _disrupted(m, policy).reshape(len(now_ms), len(regions))
+        some: list[bool] = np.any(disrupted, axis=1).tolist()
+        found: list[DisruptionPrediction | None] = []
+        for number, at_ms in enumerate(now_ms):
+            self._note(disrupted[number], at_ms, some=some[number])
+            self._learn(at_ms - policy.prediction_horizon_ms)
+            if at_ms < self._next_at_ms:
+                found.append(None)
+                continue
+            self._next_at_ms = (at_ms // policy.prediction_every_ms + 1) * policy.prediction_every_ms
+            cells = slice(number * len(regions), (number + 1) * len(regions))
+            found.append(self._predict(primary, regions, m.part(cells), policy, at_ms))
+        return found
+
+    def _note(self, disrupted: Array, now_ms: int, *, some: bool) -> None:
+        """Who is disrupted now, if some are."""
+        if some or not self._calm:
+            fade = np.exp(-(now_ms - self._seen_at_ms) / _RECENT_TAU_MS) if self._seen_at_ms else 1.0
+            self._recent = self._recent * fade + (disrupted & ~self._disrupted)
+            self._hit |= disrupted
+            self._calm = not (some or np.count_nonzero(self._recent))
         self._disrupted, self._seen_at_ms = disrupted, now_ms
-        self._hit |= disrupted
-        self._learn(now_ms - policy.prediction_horizon_ms)
-        if now_ms < self._next_at_ms:
-            return None
-        self._next_at_ms = (now_ms // policy.prediction_every_ms + 1) * policy.prediction_every_ms
-        return self._predict(primary, regions, m, policy, now_ms)
 
     def _learn(self, due_at_ms: int) -> None:
-        due = int(self._pending_at_ms.searchsorted(due_at_ms, "right"))
-        if not due:
+        if not len(self._pending_at_ms) or self._pending_at_ms[0] > due_at_ms:
             return
+        due = int(self._pending_at_ms.searchsorted(due_at_ms, "right"))
         features = self._pending[:due].reshape(-1, len(FEATURES))
         hits = self._hit[:due].reshape(-1)
         known = np.flatnonzero(~np.isnan(features[:, 0]))  # else not predicted: not measured, or disrupted already

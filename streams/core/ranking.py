@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -47,15 +47,24 @@ class Ranked:
 
     regions: list[str]
     score: Array
-    exact_baseline: Array
-    log_network: Array
     reasons: list[str | None]
     eligible: Array
     order: Array
     mode: Mode
-    metrics: PathMetrics
-    parts: NetworkWeight
+    suspects: tuple[str, ...]
     policy: Policy
+    ranks: Ranks  # which these are a part of, ...
+    cells: slice  # ... and which part: what is asked for only where something is published is cut out then
+
+    @cached_property
+    def metrics(self) -> PathMetrics:
+        """What was measured; its own `suspects` are left out."""
+        return self.ranks.metrics.part(self.cells)
+
+    @cached_property
+    def parts(self) -> NetworkWeight:
+        """What the network weight is made of."""
+        return self.ranks.parts.part(self.cells)
 
     @cached_property
     def error(self) -> Array:
@@ -70,17 +79,17 @@ class Ranked:
     @cached_property
     def baseline(self) -> Array:
         """(regions,) in (0, 1], rounded."""
-        return significant(self.exact_baseline)
+        return significant(self.ranks.baseline[self.cells])
 
     @cached_property
     def network(self) -> Array:
         """(regions,) in (0, 1], rounded."""
-        return significant(np.exp(self.log_network))
+        return significant(np.exp(self.ranks.log_network[self.cells]))
 
     @cached_property
     def contributions(self) -> dict[str, Array]:
         """(regions,) logarithm of each factor, rounded; they sum to that of the score."""
-        baseline = self.policy.baseline_exponent * np.log(self.exact_baseline)
+        baseline = self.policy.baseline_exponent * np.log(self.ranks.baseline[self.cells])
         rows = significant(np.vstack((baseline, self.parts.contributions, self.parts.uncertainty)))
         return dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
 
@@ -138,6 +147,39 @@ class Ranked:
         ]
 
 
+class Ranks(NamedTuple):
+    """The same at several moments; arrays (moments * regions,), moment by moment, but `order` (moments, regions)."""
+
+    regions: list[str]
+    score: Array
+    baseline: Array
+    log_network: Array
+    reasons: list[str | None]
+    eligible: Array
+    order: Array
+    modes: list[Mode]
+    metrics: PathMetrics
+    suspects: list[tuple[str, ...]]
+    parts: NetworkWeight
+    policy: Policy
+
+    def at(self, moment: int) -> Ranked:
+        """One of the moments."""
+        cells = slice(moment * len(self.regions), (moment + 1) * len(self.regions))
+        return Ranked(
+            regions=self.regions,
+            score=self.score[cells],
+            reasons=self.reasons[cells],
+            eligible=self.eligible[cells],
+            order=self.order[moment],
+            mode=self.modes[moment],
+            suspects=self.suspects[moment],
+            policy=self.policy,
+            ranks=self,
+            cells=cells,
+        )
+
+
 def rank(
     regions: list[str],
     metrics: PathMetrics,
@@ -161,12 +203,60 @@ def rank(
     `no_route`, `ejected`: bool. `name_order`, each region's
     place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
     """
+    return rank_at(
+        regions,
+        metrics,
+        [metrics.suspects],
+        policy,
+        baseline=baseline,
+        known=known,
+        bandwidth_bps=bandwidth_bps,
+        injected=injected,
+        unhealthy=unhealthy,
+        drained=drained,
+        no_route=no_route,
+        ejected=ejected,
+        name_order=np.argsort(np.argsort(regions)) if name_order is None else name_order,
+        scale=scale or Scale.of(policy),
+    ).at(0)
+
+
+def rank_at(
+    regions: list[str],
+    metrics: PathMetrics,
+    suspects: list[tuple[str, ...]],
+    policy: Policy,
+    *,
+    baseline: Array,
+    known: Array,
+    bandwidth_bps: Array,
+    injected: Array | None,
+    unhealthy: Array | None,
+    drained: Array | None,
+    no_route: Array | None,
+    ejected: Array | None,
+    name_order: Array,
+    scale: Scale,
+) -> Ranks:
+    """The same at several moments, whose suspects are given.
+
+    Shapes: `metrics` and `ejected` (moments * regions,), moment by moment; the rest as `rank` has it, all the time.
+    """
+    moments, count = len(suspects), len(regions)
+    if moments > 1:
+        baseline, known, bandwidth_bps, name_order = (
+            np.tile(each, moments) for each in (baseline, known, bandwidth_bps, name_order)
+        )
+        injected, unhealthy, drained, no_route = (
+            None if each is None else np.tile(each, moments) for each in (injected, unhealthy, drained, no_route)
+        )
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
-    parts = network_weight(measured, injected, metrics.confidence, policy, scale or Scale.of(policy))
+    parts = network_weight(measured, injected, metrics.confidence, policy, scale)
     log_network = parts.contributions.sum(axis=0) + parts.uncertainty
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
     score = significant(np.exp(log_score))
     fresh = _fresh(metrics, policy)
+    silent = np.isnan(metrics.age_ms)
     gates = {
         UNKNOWN_REGION: ~known,
         DRAINED: drained,
@@ -175,28 +265,34 @@ def rank(
         DOWN: metrics.down,
         VETOED: metrics.vetoed,
         EJECTED: ejected,
-        STALE: ~fresh & ~np.isnan(metrics.age_ms),
-        NO_DATA: np.isnan(metrics.age_ms),
+        STALE: ~fresh & ~silent,
+        NO_DATA: silent,
     }
     closed = {name: gate for name, gate in gates.items() if gate is not None and np.count_nonzero(gate)}
-    reasons = np.full(len(regions), None, object)
-    eligible, dead = np.ones(len(regions), bool), np.zeros(len(regions), bool)
+    reasons = np.full(len(score), None, object)
+    eligible, dead = np.ones(len(score), bool), np.zeros(len(score), bool)
     for name, gate in reversed(closed.items()):
         reasons[gate] = name
         eligible &= ~gate
         if name in DEAD:
             dead |= gate
-    names = np.argsort(np.argsort(regions)) if name_order is None else name_order
-    return Ranked(
+    keys = (name_order, -score, dead, ~eligible)
+    if moments == 1:
+        order = np.lexsort(keys)[None]
+    else:
+        begin = np.arange(0, len(score), count)
+        order = np.lexsort((*keys, np.repeat(begin, count))).reshape(moments, count) - begin[:, None]
+    return Ranks(
         regions=regions,
         score=score,
         log_network=log_network,
-        exact_baseline=baseline,
+        baseline=baseline,
         reasons=reasons.tolist(),
         eligible=eligible,
-        order=np.lexsort((names, -score, dead, ~eligible)),
-        mode=_mode(fresh, eligible, policy),
+        order=order,
+        modes=_modes(fresh.reshape(moments, count), eligible.reshape(moments, count), policy),
         metrics=metrics,
+        suspects=suspects,
         parts=parts,
         policy=policy,
     )
@@ -207,23 +303,27 @@ def _fresh(metrics: PathMetrics, policy: Policy) -> Array:
     return metrics.trusted & (metrics.age_ms <= policy.stale_after_ms)
 
 
-def _mode(fresh: Array, eligible: Array, policy: Policy) -> Mode:
-    found = np.count_nonzero(fresh)
-    if not found or found < policy.fresh_ratio_min * len(fresh):
-        return Mode.THIN
-    return Mode.PANIC if np.count_nonzero(eligible) < policy.eligible_min else Mode.NORMAL
+def _modes(fresh: Array, eligible: Array, policy: Policy) -> list[Mode]:
+    """Of each moment; both (moments, regions)."""
+    wanted = policy.fresh_ratio_min * fresh.shape[1]
+    counts = zip(map(np.count_nonzero, fresh), map(np.count_nonzero, eligible), strict=True)
+    return [
+        Mode.THIN if not new or new < wanted else Mode.PANIC if able < policy.eligible_min else Mode.NORMAL
+        for new, able in counts
+    ]
 
 
 def path_weights(ranked: Ranked, bandwidth_bps: Array) -> dict[str, list[Any]]:
     """Columns of PathWeights: every path as published at a tick."""
     m = ranked.metrics
-    measured = (m.latency_ms, m.loss_ratio, m.delay_variation_ms, bandwidth_bps, m.age_ms)
-    confidence, *rounded = significant(np.array((m.confidence, *measured)))
+    weights = ranked.ranks.baseline[ranked.cells], np.exp(ranked.ranks.log_network[ranked.cells]), m.confidence
+    measured = m.latency_ms, m.loss_ratio, m.delay_variation_ms, bandwidth_bps, m.age_ms
+    baseline, network, confidence, *rounded = significant(np.array((*weights, *measured)))
     names = ("latency_ms", "loss_ratio", "delay_variation_ms", "bandwidth_bps", "age_ms")
     return {
         "weight": ranked.score.tolist(),
-        "baseline_weight": ranked.baseline.tolist(),
-        "network_weight": ranked.network.tolist(),
+        "baseline_weight": baseline.tolist(),
+        "network_weight": network.tolist(),
         "confidence": confidence.tolist(),
         **{name: _or_none(column) for name, column in zip(names, rounded, strict=True)},
     }

@@ -37,7 +37,7 @@ def sentence(
     if target != before and before is not None:
         return _moved(ranked, signal, target, before)
     if ranked.mode is Mode.THIN:
-        suspects = ranked.metrics.suspects
+        suspects = ranked.suspects
         doubt = f", and {', '.join(suspects[:3])} cannot be believed" if suspects else ""
         share = "no path has" if not (ranked.metrics.age_ms <= policy.stale_after_ms).any() else "too few paths have"
         return f"{target} is kept: {share} fresh data{doubt}"

@@ -66,6 +66,11 @@ class Routes:
             del self._left[next(iter(self._left))]
         return news
 
+    @property
+    def some_gone(self) -> bool:
+        """Whether there is a region, candidate or not, that no route leads to."""
+        return any(map(self._is_gone, self._gone_at_ms))
+
     def gone(self, paths: Paths, candidates: Mapping[str, int]) -> Array | None:
         """(targets,) bool: no route leads there, and no probe says otherwise; None: nobody."""
         for region in [r for r in self._gone_at_ms if self._is_gone(r)]:

@@ -38,7 +38,7 @@ class Shown:
             mode=str(ranked.mode),
             advice=advice,
             target=target,
-            suspects=ranked.metrics.suspects,
+            suspects=ranked.suspects,
             at_ms=now_ms,
         )
 

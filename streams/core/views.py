@@ -9,7 +9,7 @@ and its view does not count. Only if several agents report and all of them get n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from schemas.records import Array, Policy
 from streams.core.numbers import proven_share
 from streams.core.paths import EDGES_MS, MEANS, SUM, Paths
+from streams.core.stretch import Picture
 
 _QUANTILE: Final = 0.95
 _BOUNDS_MS: Final = np.concatenate(([0.0], EDGES_MS, [2 * EDGES_MS[-1]]))
@@ -48,43 +49,73 @@ class PathMetrics:
     suspicion_ratio: Array  # share of the reporting agents that get no answer; 0 where none reports
     suspects: tuple[str, ...] = ()  # agents whose view does not count, by name
 
+    def part(self, cells: slice) -> PathMetrics:
+        """Some of the targets, or one moment of several, without suspects."""
+        return PathMetrics(**{name: getattr(self, name)[cells] for name in _ARRAYS})
+
+
+_ARRAYS: Final = tuple(f.name for f in fields(PathMetrics))[:-1]
+
 
 def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> PathMetrics:
-    """All agents' views joined by target. Shapes: (views,) in the columns, (targets,) out."""
-    c, target, agent = paths.columns, paths.columns["target"], paths.columns["agent"]
-    heard_at = c["heard_at_observed_ms"]
-    age = observed_ms - heard_at  # infinite: never
-    reports = age <= policy.stale_after_ms
-    silent_at_all = reports & (c["unanswered_run"] + c["shared_run"] >= policy.down_after_probes)
-    suspect, world = _suspects(agent, len(paths.agents), reports, silent_at_all)
-    # What an agent lost together with all the rest is held against a path only if it was the world.
-    silent = silent_at_all if world else reports & (c["unanswered_run"] >= policy.down_after_probes)
-    some_suspect = np.count_nonzero(suspect) > 0
-    believed = reports & ~suspect[agent] if some_suspect else reports
+    """All agents' views joined by target, as they are now. Shapes: (views,) in the columns, (targets,) out."""
+    found, suspects = metrics_at(paths, paths.picture(), targets, policy, np.array([observed_ms]))
+    return replace(found, suspects=suspects[0])
 
-    reporting = np.bincount(target, believed, targets)
+
+def metrics_at(
+    paths: Paths, picture: Picture, targets: int, policy: Policy, observed_ms: Array
+) -> tuple[PathMetrics, list[tuple[str, ...]]]:
+    """The same at several moments, and whose view does not count at each of them.
+
+    Shapes: (moments, ...) in the picture, (moments,) the time, (moments * targets,) out, moment by moment.
+    """
+    moments, agents = len(observed_ms), len(paths.agents)
+    agent, target = (
+        _numbered(paths.columns["agent"], moments, agents), _numbered(paths.columns["target"], moments, targets)
+    )  # fmt: skip
+    cells = moments * targets
+    heard_at = picture.heard_at.reshape(-1)
+    age = (observed_ms[:, None] - picture.heard_at).reshape(-1)  # infinite: never
+    reports = age <= policy.stale_after_ms
+    unanswered_run = picture.unanswered_run.reshape(-1)
+    silent_at_all = reports & (unanswered_run + picture.shared_run.reshape(-1) >= policy.down_after_probes)
+    suspect, world = _suspects(agent, (moments, agents), reports, silent_at_all)
+    # What an agent lost together with all the rest is held against a path only if it was the world.
+    silent = silent_at_all
+    if np.count_nonzero(silent_at_all):
+        silent = reports & (unanswered_run >= policy.down_after_probes)
+        silent |= silent_at_all & np.repeat(world, len(paths.columns["agent"]))
+    some_suspect = np.count_nonzero(suspect) > 0
+    believed = reports & ~suspect.reshape(-1)[agent] if some_suspect else reports
+
+    reporting = np.bincount(target, believed, cells)
     trusted = reporting > 0
-    heard = np.full(targets, -np.inf)
+    heard = np.full(cells, -np.inf)
     np.maximum.at(heard, target, heard_at)
     counts = believed
-    if np.count_nonzero(trusted) < targets:
+    if np.count_nonzero(trusted) < cells:
         # Of a target that nobody believed reports, the last that was heard is kept: its average did not change since.
         lately = np.isfinite(heard_at) & (
             np.where(np.isfinite(heard), heard, 0)[target] - heard_at <= policy.stale_after_ms
         )
         counts = np.where(trusted[target], believed, lately)
-    unanswered: Array = np.zeros(targets)
-    vetoed: Array = np.zeros(targets, bool)
+    unanswered: Array = np.zeros(cells)
+    vetoed: Array = np.zeros(cells, bool)
     if np.count_nonzero(silent):
-        unanswered = np.bincount(target, silent & believed, targets)
-        must = np.array([a in policy.must_be_healthy for a in paths.agents])[agent]
-        vetoed = np.bincount(target, silent & believed & must, targets) > 0
+        unanswered = np.bincount(target, silent & believed, cells)
+        must = np.tile(np.array([a in policy.must_be_healthy for a in paths.agents]), moments)[agent]
+        vetoed = np.bincount(target, silent & believed & must, cells) > 0
 
+    sums = picture.sums[0] if moments == 1 else picture.sums.transpose(1, 0, 2).reshape(len(SUM), -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = _values(sums, picture.variation.reshape(len(age), picture.variation.shape[-1]))
+    place, width = paths.slots(targets)
     latency, slow_latency, loss, now_loss, variation, error = _agreed(
-        _values(paths), counts, paths.slots(targets), targets, policy.quorum_ratio
+        values, counts, (_numbered(place, moments, targets * width), width), cells, policy.quorum_ratio
     )
-    fresh = np.where(counts, paths.sums[SUM["slow_sent"]] * np.exp(age / -policy.slow_tau_ms), 0.0)
-    samples = np.bincount(target, fresh, targets)
+    fresh = np.where(counts, sums[SUM["slow_sent"]] * np.exp(age / -policy.slow_tau_ms), 0.0)
+    samples = np.bincount(target, fresh, cells)
     return PathMetrics(
         latency_ms=np.exp(latency),
         slow_latency_ms=np.exp(slow_latency),
@@ -94,27 +125,39 @@ def metrics(paths: Paths, targets: int, policy: Policy, observed_ms: float) -> P
         log_latency_error=error,
         samples=samples,
         confidence=samples / (samples + policy.confidence_samples),
-        age_ms=np.where(heard == -np.inf, np.nan, observed_ms - heard),
+        age_ms=np.where(heard == -np.inf, np.nan, (observed_ms[:, None] - heard.reshape(moments, -1)).reshape(-1)),
         trusted=trusted,
         down=trusted & (unanswered >= needed(reporting, policy.quorum_ratio)),
         vetoed=vetoed,
         suspicion_ratio=unanswered / np.maximum(reporting, 1),
-        suspects=tuple(sorted(paths.agents[i] for i in np.flatnonzero(suspect))) if some_suspect else (),
-    )
+    ), _names(paths, suspect) if some_suspect else [()] * moments
 
 
-def _values(paths: Paths) -> Array:
-    """(6, views): ln latency, ln slow latency, loss, loss now, delay variation, standard error of ln latency."""
-    sums = paths.sums
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fast, slow, step, _, _ = sums[:MEANS] / sums[MEANS : 2 * MEANS]
+def _numbered(numbers: Array, moments: int, count: int) -> Array:
+    """(moments * views,) numbers below `count`, those of each moment above those of the one before."""
+    if moments == 1:
+        return numbers
+    return (np.arange(0, moments * count, count)[:, None] + numbers if count else np.tile(numbers, moments)).reshape(-1)
+
+
+def _names(paths: Paths, suspect: Array) -> list[tuple[str, ...]]:
+    """Of each moment the agents that (moments, agents) says are suspect, in order of name."""
+    return [tuple(sorted(paths.agents[i] for i in np.flatnonzero(of))) for of in suspect]
+
+
+def _values(sums: Array, counts: Array) -> Array:
+    """(6, views): ln latency, ln slow latency, loss, loss now, delay variation, standard error of ln latency.
+
+    From (len(SUM), views), and (views, bins) of the delay's distribution.
+    """
+    fast, slow, step, _, _ = sums[:MEANS] / sums[MEANS : 2 * MEANS]
     fast_answered, slow_answered = sums[MEANS : MEANS + 2]
     slow[slow_answered <= _REMEMBERED_MIN] = np.nan
     losses = slice(MEANS - 2, MEANS), slice(2 * MEANS - 2, 2 * MEANS)
     now_loss, slow_loss = proven_share(sums[losses[0]], sums[losses[1]], _LOSS_Z)
     error = _MEAN_TO_DEVIATION * step / np.sqrt(np.maximum(2 * sums[SUM["fast_panes"]] - 1, 1))
     latency = np.where(fast_answered > _HEARD_MIN, fast, slow)
-    return np.array((latency, slow, np.fmax(now_loss, slow_loss), now_loss, _quantile_ms(paths.variation), error))
+    return np.array((latency, slow, np.fmax(now_loss, slow_loss), now_loss, _quantile_ms(counts), error))
 
 
 def needed(reporting: Array, quorum_ratio: float) -> Array:
@@ -122,16 +165,23 @@ def needed(reporting: Array, quorum_ratio: float) -> Array:
     return np.maximum(np.ceil(quorum_ratio * reporting - 1e-9), np.minimum(2, reporting)).astype(np.int64)
 
 
-def _suspects(agent: Array, agents: int, reports: Array, silent: Array) -> tuple[Array, bool]:
-    """(agents,) bool: gets no answer from any of several targets, or fell silent beside others; and: all of several."""
-    reporting = np.bincount(agent, weights=reports, minlength=agents)
+def _suspects(agent: Array, shape: tuple[int, int], reports: Array, silent: Array) -> tuple[Array, Array]:
+    """(moments, agents) bool: gets no answer from any of several targets, or fell silent beside others.
+
+    And (moments,) bool: all of several get none. `agent` (moments * views,) numbers those of each moment anew.
+    """
+    cells = shape[0] * shape[1]
+    reporting = np.bincount(agent, weights=reports, minlength=cells).reshape(shape)
     alive = reporting > 0
+    gone = ~alive
+    if np.count_nonzero(gone):  # if all are, nobody is there to be fallen silent beside
+        gone &= alive.any(axis=1, keepdims=True)
     if not np.count_nonzero(silent):
-        return ~alive & alive.any(), False
-    unanswered = np.bincount(agent, weights=silent, minlength=agents)
-    gone = (reporting >= 2) & (unanswered == reporting)
-    world = bool(gone.sum() >= 2 and gone.sum() == alive.sum())
-    return (gone & (not world)) | (~alive & alive.any()), world
+        return gone, np.zeros(shape[0], bool)
+    unanswered = np.bincount(agent, weights=silent, minlength=cells).reshape(shape)
+    silenced = (reporting >= 2) & (unanswered == reporting)
+    world = (silenced.sum(axis=1) >= 2) & (silenced.sum(axis=1) == alive.sum(axis=1))
+    return (silenced & ~world[:, None]) | gone, world
 
 
 def _agreed(values: Array, counts: Array, slots: tuple[Array, int], targets: int, quorum_ratio: float) -> Array:
@@ -159,6 +209,5 @@ def _quantile_ms(counts: Array) -> Array:
     at = np.minimum((reached < wanted[:, None]).sum(axis=1), bins - 1)
     cell = np.arange(0, counts.size, bins) + at
     count = counts.reshape(-1)[cell]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        into = np.minimum(np.maximum(1 - (reached.reshape(-1)[cell] - wanted) / count, 0.0), 1.0)
+    into = np.minimum(np.maximum(1 - (reached.reshape(-1)[cell] - wanted) / count, 0.0), 1.0)
     return np.where(total > _REMEMBERED_MIN, _BOUNDS_MS[at] + into * _WIDTHS_MS[at], np.nan)

@@ -81,6 +81,12 @@ class NetworkWeight:
     impairment: Array
     gain: Array
 
+    def part(self, paths: slice) -> NetworkWeight:
+        """Of some of the paths."""
+        rows = (self.contributions, self.values, self.impairment, self.gain)
+        contributions, values, impairment, gain = (each[:, paths] for each in rows)
+        return NetworkWeight(self.scale, contributions, self.uncertainty[paths], values, impairment, gain)
+
 
 def network_weight(
     measured: Array, injected: Array | None, confidence: Array, policy: Policy, scale: Scale
@@ -101,13 +107,15 @@ def network_weight(
         # What a change of the value that counts changes: beside an injected one, the measured has the rest of the say.
         share = np.where(only_own | only_said, 1.0, 1 - INJECTED_SHARE)
         values, own = np.where(only_said, injected, measured), np.where(only_said, said, own)
-    weight = np.where(np.isnan(counts), 0.0, scale.exponent)
+    unknown = np.isnan(counts)
+    weight = np.where(unknown, 0.0, scale.exponent)
     total = weight.sum(axis=0)
-    certain = np.where(total > 0, confidence, 0.0)
-    gain = weight * (certain / np.where(total > 0, total, 1.0)) * -math.log(policy.utility_floor)
+    some = total > 0
+    certain = np.where(some, confidence, 0.0)
+    gain = weight * (certain / np.where(some, total, 1.0)) * -math.log(policy.utility_floor)
     return NetworkWeight(
         scale=scale,
-        contributions=-gain * np.where(np.isnan(counts), 0.0, counts),
+        contributions=-gain * np.where(unknown, 0.0, counts),
         uncertainty=(1 - certain) * math.log(policy.pessimistic_utility),
         values=values,
         impairment=own,

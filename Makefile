@@ -24,14 +24,14 @@ setup: .venv/.ready ## the environment (.venv) from the hash-pinned lock
 demo: setup ## the whole pipeline on this machine, with a live view (Ctrl-C ends it); SECONDS=60 runs unattended
 	$(BIN)/proxima demo $(if $(SECONDS),--seconds $(SECONDS) --json)
 
-# Tests without a broker run beside each other, on every CPU. Those on one run after each other: they share it, and
-# some measure time. A failure in the first part does not keep the second from running.
+# Tests run beside each other, on every CPU, each process with a broker and a Redis of its own. Those that measure what
+# this machine does follow one by one. A failure in the first part does not keep the second from running.
 test: setup ## every test, on a real broker and a real Redis
 	@trap 'exit 130' INT; code=0; \
-	echo "part 1 of 2: tests without a broker, in parallel"; \
-	$(BIN)/python -m pytest -q -m "not kafka" -n logical --maxprocesses 8 --dist worksteal || code=$$?; \
-	echo "part 2 of 2: tests on a broker, one by one"; \
-	$(BIN)/python -m pytest -q -m kafka || code=$$?; \
+	echo "part 1 of 2: all but the timed tests, in parallel"; \
+	$(BIN)/python -m pytest -q -m "not timed" -n logical --maxprocesses 8 --dist loadfile || code=$$?; \
+	echo "part 2 of 2: the timed tests, one by one"; \
+	$(BIN)/python -m pytest -q -m timed || code=$$?; \
 	exit $$code
 
 check: setup ## types, lint, import contracts

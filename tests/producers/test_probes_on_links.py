@@ -23,7 +23,7 @@ from tests.bench.probe_bandwidth import errors, measured, with_cross_traffic
 from tests.bench.probing import sampled
 from tests.network import NEEDS_ROOT, Host, captured, pair, relayed, serving
 
-pytestmark = NEEDS_ROOT
+pytestmark = [NEEDS_ROOT, pytest.mark.timed]
 Make = Callable[[float], Probe]
 EVERY: list[Make] = [IcmpEcho, TcpSyn, TcpConnect, Bandwidth]
 

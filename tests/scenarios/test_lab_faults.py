@@ -162,6 +162,7 @@ def _router_dies(lab: Lab) -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("fault", "p95_s", "why"),
     [

@@ -214,6 +214,7 @@ def test_nobody_listens_beyond_loopback_unless_told() -> None:
     assert Routes(agent_id="a", primary_region="b").listen == "127.0.0.1"
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("followed", [10, 3000], ids=["ten prefixes are followed", "all of them are followed"])
 def test_a_bounce_of_100_peers_with_3000_routes_each_is_taken_in_within_10_s(
     start: Callable[..., Running], followed: int

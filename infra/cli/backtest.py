@@ -50,9 +50,15 @@ def backtest(
         ),
     ] = None,
     step_policy_ms: Annotated[
-        int,
-        typer.Option(min=1, max=600_000, metavar="MS", help="Of a policy's time that a step of a trace stands for."),
-    ] = 5000,
+        int | None,
+        typer.Option(
+            min=1,
+            max=600_000,
+            metavar="MS",
+            help="Of a policy's time that a step of a trace stands for; 3000 unless said.",
+            show_default=False,
+        ),
+    ] = None,
     primary: Annotated[
         str | None, typer.Option(metavar="REGION", help="Of a journal, this primary alone.", show_default=False)
     ] = None,
@@ -145,16 +151,20 @@ def _policies(files: list[Path]) -> dict[str, Policy]:
 
 
 def _of_trace(
-    source: str, policies: Mapping[str, Policy], timeout_ms: float, step_seconds: float | None, step_policy_ms: int
+    source: str,
+    policies: Mapping[str, Policy],
+    timeout_ms: float,
+    step_seconds: float | None,
+    step_policy_ms: int | None,
 ) -> Past:
     import numpy as np  # noqa: PLC0415
 
-    from streams.backtest import Past, course_of, run_trace, yardsticks  # noqa: PLC0415
+    from streams.backtest import STEP_POLICY_MS, Past, course_of, run_trace, yardsticks  # noqa: PLC0415
     from streams.trace_files import read_trace  # noqa: PLC0415
 
     trace = read_trace(Path(source))
     course = course_of(trace, timeout_ms)
-    runs = {name: run_trace(trace, policy, step_policy_ms) for name, policy in policies.items()}
+    runs = {name: run_trace(trace, policy, step_policy_ms or STEP_POLICY_MS) for name, policy in policies.items()}
     return Past(course, runs | yardsticks(course), np.arange(len(trace.rtt_ms)) * 1000 * (step_seconds or 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import pytest
 from schemas.records import Policy
 from streams.backtest import course_of, run_trace, score
 from streams.trace_files import read_trace
+from tests.infra.commands import proxima
 
 DATA: Final = Path(__file__).parents[2] / "producers" / "data" / "overlay_rtt"
 TIMEOUT_MS: Final = 1000.0
@@ -19,6 +21,16 @@ TARGETS: Final = {
     "Singapore_HongKong": (1.68, 6),
     "HongKong_Kazakhstan": (6.6, 25),
 }
+
+
+@pytest.mark.parametrize("folder", TARGETS)
+def test_the_command_says_the_same_without_any_option(folder: str) -> None:
+    done = proxima("backtest", str(DATA / folder), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["policies"]["default"]
+    trace = read_trace(DATA / folder)
+    expected = score([(course_of(trace, TIMEOUT_MS), run_trace(trace, Policy()))], TIMEOUT_MS)
+    assert (found["regret_ms"], found["switches"]) == (pytest.approx(expected.regret_ms), expected.switches)
 
 
 @pytest.mark.parametrize("folder", TARGETS)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from infra.kafka.admin import create_topics, topic_ids
 from infra.kafka.reader import BEGINNING, TopicReader
@@ -186,7 +186,14 @@ class Pipeline:
         """Next offset that each partition of a topic will give."""
         consumer = self._consumer("ends")
         places = [TopicPartition(self.prefix + topic, p) for p in range(PARTITIONS)]
-        return {tp.partition: consumer.get_watermark_offsets(tp, timeout=30)[1] for tp in places}
+        deadline_s = time.monotonic() + 30
+        while True:
+            try:
+                return {tp.partition: consumer.get_watermark_offsets(tp, timeout=30)[1] for tp in places}
+            except KafkaException:  # a broker that has just come back leads nothing for a moment
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
 
     def _consumer(self, group: str) -> Any:
         """A client that asks on a group's behalf and never joins it."""

@@ -6,9 +6,9 @@
 
 A flapping network makes a naive ranking move traffic back and forth, and each move costs more than the few
 milliseconds it wins. So a challenger has to lead by the margin, and probably so, for the dwell, in journal time. A
-larger lead needs less: lead x time counts, from `dwell_min_ms` on. Whatever made it the target, one that may stay is
-never left for a leader before it was in use for the dwell. A target that is no longer eligible is left at once, for the
-best of the rest or, when all are dead, for nowhere.
+larger lead needs less: lead x time counts, from `dwell_min_ms` on, of which a plain lead needs a third. Whatever made
+it the target, one that may stay is never left for a leader before it was in use for the dwell. A target that is no
+longer eligible is left at once, for the best of the rest or, when all are dead, for nowhere.
 
 Operators come first: FROZEN keeps the target whatever happens, PINNED sets it.
 """
@@ -24,6 +24,7 @@ from typing import Final
 from schemas.records import Policy
 
 _NEVER: Final = -(1 << 62)
+_PLAIN_LEAD: Final = math.log(1.08)  # twenty margins of the default policy
 
 
 class Phase(StrEnum):
@@ -112,9 +113,10 @@ class HoldDown:
         leading = proposal.lead > 0 and proposal.usable
         led_ms = self.led_ms + passed_ms if leading else 0
         lead_ms = self.lead_ms + proposal.lead * passed_ms if leading else 0.0
+        plain = lead_ms >= _PLAIN_LEAD * led_ms
         enough = (
             lead_ms >= math.log1p(policy.margin_ratio) * policy.dwell_ms
-            and led_ms >= policy.dwell_min_ms
+            and led_ms * (3 if plain else 1) >= policy.dwell_min_ms
             and now_ms - self.moved_at_ms >= policy.dwell_ms
         )
         signal = self._signal(proposal, leading=leading, enough=enough)

@@ -30,6 +30,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.records import Array, PathPanes, Policy
+from streams.core.jumps import JUMPS, joined, jumps
 from streams.core.panes import BUCKETS, bucket_mid_ms
 from streams.core.rolling import before, episodes, faded, largest, last, least_of_windows, so_far
 from streams.core.rows import failures, only, rounds, silent_before, stacked
@@ -78,6 +79,7 @@ _COLUMNS: Final[dict[str, tuple[Any, float]]] = {
     "window": (np.int64, _NEVER),
     "least_ms": (np.float64, np.inf),
     "least_before_ms": (np.float64, np.inf),
+    **JUMPS,
 }
 
 
@@ -111,9 +113,12 @@ class Paths:
         heard_ms = observed_ms - np.maximum(0, now_ms - (rows["pane_at_ms"] + panes.pane_ms))
         rows |= {"failed": failed, "own": own, "heard_ms": heard_ms}
         if place.once:  # the usual case: of each view one pane
-            self._fold_once(stacked(rows, 1), view, policy)
+            once = stacked(rows, 1)
+            jumps(self.columns, once, view, policy.loss_good_ratio)
+            self._fold_once(once, view, policy)
             return
         rows |= {"view": view, "before": silent_before(rows | {"view": view})}
+        jumps(self.columns, *joined(rows, panes.pane_ms), policy.loss_good_ratio)
         for part in rounds(rows):
             self._fold_once(stacked(part, 1), part["view"], policy)
 
@@ -129,19 +134,22 @@ class Paths:
 
         Raises ValueError when a record's columns do not fit each other.
         """
-        c = self.columns
-        now = (c["heard_at_observed_ms"], c["unanswered_run"], c["shared_run"], self.sums, self.variation)
-        picture = Picture(*(np.repeat(column[None], len(at), axis=0) for column in now))
+        picture = Picture(*(np.repeat(column[None], len(at), axis=0) for column in self._now()))
         for group in stretch.groups:
-            past = self._fold_once(_rows(group), group.place.view, policy)
-            picture.put(group.place.view, past, np.searchsorted(group.numbers, at))
+            rows, view = _rows(group), group.place.view
+            found = jumps(self.columns, rows, view, policy.loss_good_ratio)
+            past = self._fold_once(rows, view, policy)
+            picture.put(view, past, found, np.searchsorted(group.numbers, at))
         return picture
 
     def picture(self) -> Picture:
         """The views as they are now, not a copy."""
+        return Picture(*(column[None] for column in self._now()))
+
+    def _now(self) -> tuple[Array, ...]:
         c = self.columns
-        now = (c["heard_at_observed_ms"], c["unanswered_run"], c["shared_run"], self.sums, self.variation)
-        return Picture(*(column[None] for column in now))
+        runs = c["unanswered_run"], c["shared_run"]
+        return c["heard_at_observed_ms"], *runs, self.sums, self.variation, c["level_ms"], c["surge_ratio"]
 
     def _fold_once(self, rows: dict[str, Array], view: Array, policy: Policy) -> Past:
         """Records about the same views, each once a record, folded one after the other; what the views were meanwhile.

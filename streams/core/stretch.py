@@ -69,9 +69,11 @@ class Picture:
     shared_run: Array
     sums: Array
     variation: Array
+    level_ms: Array
+    surge_ratio: Array
 
-    def put(self, view: Array, past: Past, after: Array) -> None:
-        """Put in the views (rows,) as they were after so many records (moments,)."""
+    def put(self, view: Array, past: Past, found: Array, after: Array) -> None:
+        """Put in the views (rows,) as they were after so many records (moments,); `found` by `jumps`."""
         moment = np.flatnonzero(after)  # at the others none of the records was there yet
         record, cell = after[moment] - 1, np.ix_(moment, view)
         self.heard_at[cell] = past.heard_at[record]
@@ -80,6 +82,7 @@ class Picture:
             self.unanswered_run[cell], self.shared_run[cell] = runs[:, 0], runs[:, 1]
         self.sums[moment[:, None, None], np.arange(self.sums.shape[1])[:, None], view] = past.sums[record]
         self.variation[cell] = past.variation[record]
+        self.level_ms[cell], self.surge_ratio[cell] = found[:, record]
 
 
 class Place(NamedTuple):

@@ -109,7 +109,7 @@ def metrics_at(
 
     sums = picture.sums[0] if moments == 1 else picture.sums.transpose(1, 0, 2).reshape(len(SUM), -1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = _values(sums, picture.variation.reshape(len(age), picture.variation.shape[-1]))
+        values = _values(sums, picture)
     place, width = paths.slots(targets)
     latency, slow_latency, loss, now_loss, variation, error = _agreed(
         values, counts, (_numbered(place, moments, targets * width), width), cells, policy.quorum_ratio
@@ -145,19 +145,21 @@ def _names(paths: Paths, suspect: Array) -> list[tuple[str, ...]]:
     return [tuple(sorted(paths.agents[i] for i in np.flatnonzero(of))) for of in suspect]
 
 
-def _values(sums: Array, counts: Array) -> Array:
+def _values(sums: Array, picture: Picture) -> Array:
     """(6, views): ln latency, ln slow latency, loss, loss now, delay variation, standard error of ln latency.
 
-    From (len(SUM), views), and (views, bins) of the delay's distribution.
+    From (len(SUM), views), and what else is pictured, moment by moment.
     """
     fast, slow, step, _, _ = sums[:MEANS] / sums[MEANS : 2 * MEANS]
     fast_answered, slow_answered = sums[MEANS : MEANS + 2]
     slow[slow_answered <= _REMEMBERED_MIN] = np.nan
     losses = slice(MEANS - 2, MEANS), slice(2 * MEANS - 2, 2 * MEANS)
     now_loss, slow_loss = proven_share(sums[losses[0]], sums[losses[1]], _LOSS_Z)
+    now_loss = np.maximum(now_loss, picture.surge_ratio.reshape(-1))
     error = _MEAN_TO_DEVIATION * step / np.sqrt(np.maximum(2 * sums[SUM["fast_panes"]] - 1, 1))
-    latency = np.where(fast_answered > _HEARD_MIN, fast, slow)
-    return np.array((latency, slow, np.fmax(now_loss, slow_loss), now_loss, _quantile_ms(counts), error))
+    latency = np.maximum(np.where(fast_answered > _HEARD_MIN, fast, slow), np.log(picture.level_ms.reshape(-1)))
+    variation = _quantile_ms(picture.variation.reshape(-1, picture.variation.shape[-1]))
+    return np.array((latency, slow, np.fmax(now_loss, slow_loss), now_loss, variation, error))
 
 
 def needed(reporting: Array, quorum_ratio: float) -> Array:

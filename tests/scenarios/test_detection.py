@@ -46,7 +46,7 @@ _PROBES_A_TICK = 4
 
 @pytest.mark.kafka
 @pytest.mark.timed
-@pytest.mark.parametrize(("fault", "p95_s"), [("withdrawal", 2.0), ("down", 5.0), ("brownout", 10.0)])
+@pytest.mark.parametrize(("fault", "p95_s"), [("withdrawal", 2.0), ("down", 5.0), ("brownout", 6.0)])
 def test_a_fault_of_the_target_in_use_moves_the_target_in_time(
     kafka: Broker, tmp_path: Path, fault: str, p95_s: float
 ) -> None:

@@ -136,10 +136,11 @@ class Story:
         for _ in range(seconds):
             second, self.second = self.second, self.second + 1
             samples = [
-                Sample(target, T0 + second * 1000 + 100 * i, seen, agent)
+                Sample(target, T0 + second * 1000 + 1000 * i // max(10, len(probes)), seen, agent)
                 for agent, network in views.items()
                 for target in self.targets
-                for i, seen in enumerate(network(target, second))
+                for probes in [network(target, second)]
+                for i, seen in enumerate(probes)
             ]
             if samples:
                 self.say(panes(samples), at_ms=self.now_ms + 100)

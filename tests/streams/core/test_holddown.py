@@ -137,7 +137,7 @@ def test_a_move_by_lead_comes_after_an_unbroken_lead_times_time_of_the_margin_ti
         led_ms = 0 if operated or not proposal.lead else led_ms + passed_ms
         lead_ms = 0.0 if operated or not proposal.lead else lead_ms + proposal.lead * passed_ms
         if signal is Signal.DWELL_OVER:
-            assert led_ms >= DWELL_MIN_MS
+            assert led_ms >= (DWELL_MIN_MS / 3 if lead_ms >= math.log(1.08) * led_ms else DWELL_MIN_MS)
             assert lead_ms >= MARGIN * DWELL_MS
             assert state.target == moment.best
             led_ms, lead_ms = 0, 0.0
@@ -173,14 +173,25 @@ def test_a_challenger_that_leads_by_just_the_margin_has_to_lead_for_the_dwell() 
     assert after(*[lead("b")] * 6, start=A_IN_USE).target == "b"
 
 
-@pytest.mark.parametrize(("times", "seconds"), [(1, 6), (2, 3), (3, 2), (100, 2)])
-def test_a_larger_lead_needs_less_time_down_to_the_least_dwell(times: int, seconds: int) -> None:
+@pytest.mark.parametrize(("times", "seconds"), [(1, 6), (2, 3), (3, 2), (100, 1)])
+def test_a_larger_lead_needs_less_time(times: int, seconds: int) -> None:
     assert after(*[lead("b", by=times * JUST)] * (seconds - 1), start=A_IN_USE).target == "a"
     assert after(*[lead("b", by=times * JUST)] * seconds, start=A_IN_USE).target == "b"
 
 
+@pytest.mark.parametrize(("by", "seconds"), [(0.07, 6), (0.08, 2)])
+def test_a_lead_that_is_not_plain_needs_the_least_dwell_and_a_plain_one_a_third(by: float, seconds: int) -> None:
+    policy = replace(POLICY, margin_ratio=0.001, dwell_min_ms=6000)
+    state = A_IN_USE
+    for second in range(1, seconds + 1):
+        assert state.target == "a"
+        now_ms = A_IN_USE.seen_at_ms + 1000 * second
+        state, _ = state.step(Proposal("b", usable=True, lead=by), policy, now_ms)
+    assert state.target == "b"
+
+
 def test_a_target_just_chosen_stays_for_the_dwell_even_beside_one_that_is_far_ahead() -> None:
-    moved = after(*[lead("b", by=9.0)] * 2, start=A_IN_USE)
+    moved = after(lead("b", by=9.0), start=A_IN_USE)
     assert moved.target == "b"
     assert after(*[lead("a", by=9.0)] * 5, start=moved).target == "b"
     assert after(*[lead("a", by=9.0)] * 6, start=moved).target == "a"

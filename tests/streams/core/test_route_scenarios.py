@@ -168,7 +168,7 @@ def test_what_was_said_is_in_the_snapshot(said: int) -> None:
     for each in (story, twin):
         each.run(8, CALM)
         say(each, RouteChange.PATH_CHANGED, "t-2", 1)
-        each.run(8, but("t-3", *LOST))
+        each.run(2 * HEARTBEAT_S, but("t-3", *LOST))
     assert twin.outputs == story.outputs[-len(twin.outputs) :]
     assert len(twin.rankings) >= 2
 

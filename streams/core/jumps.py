@@ -69,7 +69,7 @@ def jumps(columns: dict[str, Array], rows: dict[str, Array], view: Array, good_r
 
 def _late(newest: Array, at: Array) -> Array:
     """(records, views) bool: older than what was known."""
-    return at < largest(newest, at)[1]  # type: ignore[no-any-return]
+    return at < largest(newest, at)[1]
 
 
 def joined(rows: dict[str, Array], pane_ms: int) -> tuple[dict[str, Array], Array]:

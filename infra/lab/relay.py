@@ -54,10 +54,12 @@ class Direction:
         self._trace_step_s, self._trace_began_s = 1.0, 0.0
 
     def change(self, change: dict[str, Any], now_s: float) -> None:
-        """Set what the change names; `trace` with `step_ms` replays delays from now on, and [] ends it."""
+        """Set what the change names; `trace` with `step_ms` replays delays from now on, until `delay_ms` is set."""
         for name in NAMES:
             if name in change:
                 setattr(self, name, float(change[name]))
+        if "delay_ms" in change:
+            self._trace = []
         if "trace" in change:
             self._trace = list(change["trace"])
             self._trace_step_s, self._trace_began_s = change["step_ms"] / 1000, now_s

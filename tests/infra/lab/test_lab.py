@@ -15,12 +15,18 @@ import pytest
 
 from infra.lab.lab import Lab
 from infra.lab.namespaces import namespace_of, within
+from infra.lab.spec import LabSpec
 from infra.processes import wait_until
 from schemas.errors import ProximaError
 from tests.infra.lab.conftest import EXAMPLE
 from tests.infra.lab.ping import ping_ms
 
 BY_T1_MS = 2 * (4.0 + 6.0)  # from EU to CENTRAL, and back
+REPLAYED = """
+name = "{name}"
+links = [{{ between = ["a", "b"], trace = "series.csv", step_seconds = 1.5 }}]
+regions = [{{ id = "a", latitude = 0, longitude = 0 }}, {{ id = "b", latitude = 0, longitude = 0 }}]
+"""
 EU, CENTRAL, US = "eu-west-1", "eu-central-1", "us-east-1"
 
 
@@ -74,6 +80,29 @@ def test_a_recorded_series_is_replayed(healed: Lab) -> None:
     found = rtt_ms(healed, EU, CENTRAL)
     assert found is not None
     assert found >= 200 + 2 * 4.0
+
+
+@pytest.mark.usefixtures("lab_is_possible")
+def test_a_lab_replays_what_its_file_names_half_of_each_round_trip_either_way(tmp_path: Path) -> None:
+    (tmp_path / "series.csv").write_text("step,rtt_ms\n0,80\n1,\n2,20\n")
+    file = tmp_path / "lab.toml"
+    file.write_text(REPLAYED.format(name=f"r{os.getpid()}"))
+    with Lab.start(LabSpec.read(file), routers=False) as replayed:
+        link = replayed.link("a", "b")
+        far = replayed.spec.ends(link.spec)[1]
+
+        def ping() -> float | None:
+            return within(namespace_of(replayed.spec.name, "a"), lambda: ping_ms(far, 1))[0]
+
+        for _ in range(2):  # healed, it begins again
+            link.heal()
+            first = ping()
+            assert first is not None
+            assert 80 <= first < 100
+            wait_until(lambda: ping() is None, 5, "the lost step")
+            wait_until(lambda: 20 <= (ping() or 0) < 40, 5, "the last step")
+        link.delay_ms = 100
+        assert (ping() or 0) >= 200, "the replay has ended"
 
 
 def test_a_refused_command_and_a_link_that_is_not_there_are_said(lab: Lab) -> None:

@@ -58,12 +58,12 @@ def test_loss_is_within_its_binomial_interval() -> None:
     assert link.counters["lost"] == lost
 
 
-def test_a_trace_is_replayed_step_by_step_and_its_last_step_stays() -> None:
+def test_a_trace_is_replayed_step_by_step_and_its_last_step_stays_until_a_delay_is_set() -> None:
     link = direction(delay_ms=99)
     link.change({"trace": [10.0, None, 20.0], "step_ms": 1000}, 5.0)
     assert link.due_s(100, 5.5) == pytest.approx(5.51)
     assert link.due_s(100, 6.5) is None
     assert link.due_s(100, 7.5) == pytest.approx(7.52)
     assert link.due_s(100, 99.0) == pytest.approx(99.02)
-    link.change({"trace": [], "step_ms": 1}, 100.0)
+    link.change({"delay_ms": 99}, 100.0)
     assert link.due_s(100, 100.0) == pytest.approx(100.099)

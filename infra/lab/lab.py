@@ -1,12 +1,13 @@
 """A lab, started and torn down completely: `with Lab.start(spec) as lab: lab.link("eu", "t1").delay_ms = 80`.
 
 Nothing of it outlives us: the processes are tethered to this one (`infra/processes.py`), and a guard process, which is
-told when we die however we die, removes the namespaces.
+told when we die however we die, removes the namespaces with what runs in them, and the files.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import signal
 import sys
@@ -48,9 +49,7 @@ class Lab:
         for missing in (missing_right(), missing_frr() if routers else None):
             if missing is not None:
                 raise ProximaError(missing)
-        folder = Path(tempfile.mkdtemp(prefix=f"proxima-{spec.name}-"))
-        folder.chmod(0o755)  # FRR's daemons give up root and have to find their files
-        lab = cls(spec, folder)
+        lab = cls(spec, Path(tempfile.gettempdir(), f"proxima-{spec.name}-{secrets.token_hex(4)}"))
         try:
             lab._start_network()
             if routers:
@@ -63,10 +62,12 @@ class Lab:
     def _start_network(self) -> None:
         self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
         remove(self.spec.name)
+        guard = [sys.executable, "-m", "infra.lab.guard", self.spec.name, str(self.folder)]
+        # It is asked to end when we die, and removes what is left then; after `stop` that is nothing.
+        its = ChildProcess.start(guard, name="guard of the lab", death_signal=signal.SIGTERM)
+        self._undo.enter_context(its)
+        wait_until(self.folder.is_dir, _READY_S, its.name, children=[its])
         self._undo.callback(remove, self.spec.name)
-        guard = [sys.executable, "-m", "infra.lab.guard", self.spec.name]
-        # It is asked to end when we die, and removes the namespaces then; after us there is nothing left for it.
-        self._undo.enter_context(ChildProcess.start(guard, name="guard of the lab", death_signal=signal.SIGTERM))
         for node in self.spec.nodes:
             make(namespace_of(self.spec.name, node))
         for region in self.spec.regions:

@@ -54,6 +54,7 @@ class Link:
     loss_ratio: float
     rate_mbit: float
     queue_ms: float
+    bucket_bytes: float
     _relay: RelayClient
 
     def __init__(self, relay: RelayClient, spec: LabLink) -> None:
@@ -81,7 +82,7 @@ class Link:
     def heal(self) -> None:
         """As the lab's file describes it again, its trace from the beginning, and up unless it is a standby."""
         for name in NAMES:
-            if name != "queue_ms":
+            if name in LabLink.model_fields:
                 setattr(self, name, getattr(self.spec, name))
         if self.spec.step_seconds is not None:
             self.replay(self.spec.rtt_ms, 1000 * self.spec.step_seconds)

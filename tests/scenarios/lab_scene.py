@@ -16,8 +16,6 @@ from infra.kafka.admin import create_topics
 from infra.kafka.cluster import Broker
 from infra.kafka.reader import NOW, TopicReader
 from infra.lab.lab import Lab
-from infra.lab.namespaces import missing_right
-from infra.lab.routers import missing_frr
 from infra.lab.spec import LabSpec
 from infra.processes import ChildProcess
 from producers.publisher import Publisher
@@ -30,13 +28,6 @@ SOAK: Final = [
 ]
 # Of each home, the candidates and the addresses that stand for them.
 Paths = Mapping[str, Mapping[str, str]]
-
-
-def skip_without_lab() -> None:
-    """Skip the test, saying why, where no lab can be made."""
-    missing = missing_right() or missing_frr()
-    if missing is not None:
-        pytest.skip(f"NO LAB HERE: {missing}")
 
 
 @contextmanager

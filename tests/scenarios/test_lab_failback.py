@@ -11,7 +11,8 @@ import pytest
 from infra.kafka.cluster import Broker
 from infra.lab.spec import LabLink, LabRegion, LabSpec
 from schemas.records import Failback, FailoverRanking, Policy
-from tests.scenarios.lab_scene import deciding, rankings, skip_without_lab
+from tests.network import skip_without_lab
+from tests.scenarios.lab_scene import deciding, rankings
 
 DELAY_MS: Final = {"home": 5.0, "near": 20.0, "middle": 32.0}
 # The default is 30 s; all else is the default policy.

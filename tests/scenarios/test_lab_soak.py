@@ -37,7 +37,8 @@ from schemas.records import FailoverRanking, Policy
 from streams.backtest import NOWHERE, region_ids, run_trace
 from streams.trace_files import HEADER, Trace, read_trace
 from tests.infra.commands import proxima
-from tests.scenarios.lab_scene import SOAK, deciding, rankings, skip_without_lab
+from tests.network import skip_without_lab
+from tests.scenarios.lab_scene import SOAK, deciding, rankings
 
 DATA: Final = Path(__file__).parents[2] / "producers" / "data" / "overlay_rtt"
 SOAK_S: Final = 600

@@ -51,6 +51,12 @@ def test_a_rate_spaces_packets_and_a_full_queue_drops_them() -> None:
     assert link.counters["overflowed"] == 10
 
 
+def test_a_bucket_lets_what_was_saved_in_a_rest_through_at_once() -> None:
+    link = direction(rate_mbit=8, bucket_bytes=3000, queue_ms=1e9)
+    due = [link.due_s(1000, 1.0) for _ in range(5)]
+    assert due == pytest.approx([1.0, 1.0, 1.0, 1.001, 1.002])
+
+
 def test_loss_is_within_its_binomial_interval() -> None:
     link = direction(loss_ratio=0.05)
     lost = sum(link.due_s(100, i / 1000) is None for i in range(20_000))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from producers.publisher import Publisher
 from producers.routes.following import NOTHING, Families, following
 from producers.routes.listener import Listener
 from producers.routes.table import MINUTE_MS, RouteTable
+from producers.signals import told_to_end
 from schemas import config
 from schemas.records import Region, RouteEvent
 
@@ -89,15 +89,7 @@ def run(role: config.RoutesConfig, subscribe: Subscribe) -> None:
 
 
 async def _until_signalled(settings: config.Routes, publisher: Publisher, subscribe: Subscribe) -> None:
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not stop.done():
-            stop.set_result(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    stop, loop = told_to_end(), asyncio.get_running_loop()
     monitor = RouteMonitor(settings, publisher)
     known: asyncio.Future[None] = loop.create_future()
 

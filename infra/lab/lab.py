@@ -7,6 +7,7 @@ told when we die however we die, removes the namespaces with what runs in them, 
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import shutil
 import signal
@@ -21,10 +22,13 @@ from typing import Final, Self
 
 from infra.lab.links import Link, RelayClient
 from infra.lab.namespaces import inside, make, missing_right, namespace_of, remove, run
+from infra.lab.netem import Netem, missing_netem
 from infra.lab.routers import Router, missing_frr
 from infra.lab.spec import LabLink, LabSpec
 from infra.processes import ChildProcess, wait_until
 from schemas.errors import ProximaError
+
+log = logging.getLogger(__name__)
 
 _READY_S: Final = 20.0
 _ROUTES_S: Final = 30.0
@@ -72,12 +76,25 @@ class Lab:
             make(namespace_of(self.spec.name, node))
         for region in self.spec.regions:
             self._own_addresses(region.id)
+        by_netem = self._by_netem()
         control, described = self.folder / "relay.sock", self.folder / "links.json"
-        described.write_text(json.dumps([self._described(link) for link in self.spec.links]))
+        relayed = [link for link in self.spec.links if link not in by_netem]
+        described.write_text(json.dumps([self._described(link) for link in relayed]))
         self._helper("relay", str(control), str(described))
-        client = RelayClient(control)
+        client, netem = RelayClient(control), Netem([self._described(link) for link in by_netem])
         self._undo.callback(client.close)
-        self._links = {frozenset(link.between): Link(client, link) for link in self.spec.links}
+        for link in self.spec.links:
+            self._links[frozenset(link.between)] = Link(netem if link in by_netem else client, link)
+
+    def _by_netem(self) -> list[LabLink]:
+        """The links that are not the relay's."""
+        if not self.spec.netem:
+            return []
+        missing = missing_netem()
+        if missing is not None:
+            log.warning("%s: all links are the relay's", missing)
+            return []
+        return [link for link in self.spec.links if link.trace is None]
 
     def _own_addresses(self, region: str) -> None:
         add = ("ip", "-n", namespace_of(self.spec.name, region), "addr", "add")

@@ -7,13 +7,19 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from infra.lab.relay import NAMES
 from infra.lab.spec import LabLink
 from schemas.errors import ProximaError
 
 _ANSWER_S: Final = 5.0
+
+
+class Shaper(Protocol):
+    """What does to packets what a link says: the relay, or netem."""
+
+    def change(self, link: str, **change: Any) -> list[dict[str, int]]: ...
 
 
 class RelayClient:
@@ -55,17 +61,17 @@ class Link:
     rate_mbit: float
     queue_ms: float
     bucket_bytes: float
-    _relay: RelayClient
+    _shaper: Shaper
 
-    def __init__(self, relay: RelayClient, spec: LabLink) -> None:
-        self.__dict__.update(_relay=relay, spec=spec, name=spec.name, is_up=True)
+    def __init__(self, shaper: Shaper, spec: LabLink) -> None:
+        self.__dict__.update(_shaper=shaper, spec=spec, name=spec.name, is_up=True)
         self.heal()
 
     def __setattr__(self, name: str, value: float) -> None:
         if name not in NAMES:
             raise AttributeError(f"a link has no {name}: one of {', '.join(NAMES)}")
         self.__dict__[name] = value
-        self._relay.change(self.name, **{name: value})
+        self._shaper.change(self.name, **{name: value})
 
     def down(self) -> None:
         """Take the carrier away: both routers see it at once."""
@@ -92,12 +98,12 @@ class Link:
     def replay(self, rtt_ms: Sequence[float | None], step_ms: float) -> None:
         """Recorded round-trip times (None: lost), each for so long; half of each is the delay one way."""
         trace = [None if r is None else round(r / 2, 3) for r in rtt_ms]  # whole microseconds: short enough to send
-        self._relay.change(self.name, trace=trace, step_ms=step_ms)
+        self._shaper.change(self.name, trace=trace, step_ms=step_ms)
 
     def counters(self) -> list[dict[str, int]]:
         """Packets of both directions: taken, lost, overflowed, sent."""
-        return self._relay.change(self.name)
+        return self._shaper.change(self.name)
 
     def _carrier(self, *, up: bool) -> None:
         self.__dict__["is_up"] = up
-        self._relay.change(self.name, carrier=int(up))
+        self._shaper.change(self.name, carrier=int(up))

@@ -29,11 +29,12 @@ _END_S: Final = 5.0  # that processes take to end when they are killed, at most
 _LOOK_S: Final = 0.02
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# Forwarding, for transits; no reverse-path filter, for paths need not be symmetric; every ping is answered.
+# Forwarding, for transits; no reverse-path filter, for paths need not be symmetric; every ping is answered;
+# addresses outlive a device's being down.
 _SETTINGS: Final = (
     "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0",
-    "net.ipv4.ping_group_range=0 2147483647",
+    "net.ipv4.ping_group_range=0 2147483647", "net.ipv6.conf.all.keep_addr_on_down=1",
 )  # fmt: skip
 
 

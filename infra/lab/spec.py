@@ -98,6 +98,7 @@ class LabSpec(_Part):
     regions: list[LabRegion] = Field(min_length=2, max_length=REGIONS_MAX)
     transits: list[str] = Field(default_factory=list, max_length=REGIONS_MAX)
     links: list[LabLink] = Field(min_length=1, max_length=LINKS_MAX)
+    netem: bool = False  # links without a trace by the kernel's netem, if it has it (netem.py says what is different)
 
     @classmethod
     def read(cls, path: Path) -> Self:

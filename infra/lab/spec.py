@@ -108,7 +108,10 @@ class LabSpec(_Part):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError([str(error)], where=str(path)) from error
         except ValidationError as error:
-            found = [f"{'.'.join(map(str, e['loc'])) or 'the lab'}: {e['msg']}" for e in error.errors()]
+            found = [
+                f"{'.'.join(map(str, e['loc'])) or 'the lab'}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
             raise ConfigError(found, where=str(path), do="see infra/examples/lab.toml") from error
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@
     agent.py       the loop of `proxima probe`: targets x methods, paced, one ProbeBatch a tick
     routes/        BGP: routes to the regions as routers' peers announce and withdraw them, by BMP or from files
     pacer.py, tick.py, stalls.py, capacity.py, privileges.py       what that loop is made of
+    signals.py     when a program of ours has to end
     responder.py   `proxima respond`: the far end of bandwidth trains
     traces.py      the recorded measurements in data/, as arrays
     trace.py       the trace player: agents that play recordings instead of probing

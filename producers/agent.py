@@ -20,7 +20,6 @@ import ipaddress
 import logging
 import random
 import resource
-import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from producers.probes import Answer, Endpoint, Probe
 from producers.probes.bandwidth import Bandwidth
 from producers.probes.methods import open_probes
 from producers.publisher import Publisher
+from producers.signals import told_to_end
 from producers.stalls import Stalls
 from producers.tick import Disturbance, Tick
 from schemas import config
@@ -218,15 +218,7 @@ async def _until_signalled(role: config.ProbeConfig) -> None:
         bandwidth = Bandwidth(timeout_s, bytes_max=wanted.bytes_max, bytes_per_hour_max=wanted.bytes_per_hour_max)
     # Before the publisher: its threads inherit what this one may do.
     keep_only(())
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not stop.done():
-            stop.set_result(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    stop = told_to_end()
     client_id, kafka = f"probe-{settings.agent_id}", role.kafka
     with Publisher(kafka.bootstrap, client_id=client_id, topic_prefix=kafka.topic_prefix) as publisher:
         await ProbeAgent(settings, publisher, probes, bandwidth).run(stop)

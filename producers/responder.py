@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import logging
 import secrets
-import signal
 import socket
 import time
 from collections import OrderedDict
@@ -34,6 +33,7 @@ from producers.probes.trains import (
     TRAIN_PACKETS_MAX,
     Kind,
 )
+from producers.signals import told_to_end
 from schemas import config
 from schemas.errors import ProbeError
 
@@ -136,13 +136,10 @@ def run(role: config.RespondConfig) -> None:
 
 
 async def _until_signalled(settings: config.Respond) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = told_to_end()
     responder = Responder(settings)
     log.info("answering bandwidth trains at %s port %d", settings.bind, responder.port)
     try:
-        await stop.wait()
+        await stop
     finally:
         responder.close()

@@ -97,6 +97,7 @@ class RouteChange(StrEnum):
     PEER_DOWN = "PEER_DOWN"
     ROUTER_LOST = "ROUTER_LOST"
     CHURN = "CHURN"
+    ALIVE = "ALIVE"
 
 
 class View(StrEnum):

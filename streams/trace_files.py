@@ -45,13 +45,37 @@ def read_trace(folder: Path) -> Trace:
     columns: list[Array] = []
     first: tuple[str, list[int]] | None = None
     for path in files.values():
-        steps, rtt_ms = _read(path)
+        steps, rtt_ms = read_series(path)
+        if len(steps) < STEPS_MIN:
+            raise TraceError(f"there are {len(steps)} steps, and {STEPS_MIN} are the least", where=str(path))
         if first is None:
             first = path.name, steps
         elif steps != first[1]:
             raise TraceError(_difference(steps, *first), where=str(path))
         columns.append(rtt_ms)
     return Trace(tuple(files), np.column_stack(columns))
+
+
+def read_series(path: Path) -> tuple[list[int], Array]:
+    """Steps and (steps,) round-trip times of one file, NaN where the probe was lost; raises TraceError."""
+    steps: list[int] = []
+    rtt_ms: list[float] = []
+    rows = _rows(path)
+    header = next(rows, (1, []))[1]
+    if tuple(header) != HEADER:
+        raise TraceError(f"the header is {','.join(header)[:60]!r}, not {','.join(HEADER)!r}", where=f"{path}, line 1")
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        if len(row) != len(HEADER):
+            raise TraceError(f"there are {len(row)} values, not {len(HEADER)}", where=where)
+        step = _step(row[0], where)
+        if steps and step <= steps[-1]:
+            raise TraceError(f"step {step} comes after step {steps[-1]}", where=where)
+        steps.append(step)
+        rtt_ms.append(_rtt_ms(row[1], where))
+    if not steps:
+        raise TraceError("there is no step in it", where=str(path))
+    return steps, np.array(rtt_ms)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -76,28 +100,6 @@ def _files(folder: Path) -> dict[str, Path]:
             do=f"a trace directory has one a candidate, with the header {','.join(HEADER)}",
         )
     return dict(sorted(found.items()))
-
-
-def _read(path: Path) -> tuple[list[int], Array]:
-    """Steps and (steps,) round-trip times of one file."""
-    steps: list[int] = []
-    rtt_ms: list[float] = []
-    rows = _rows(path)
-    header = next(rows, (1, []))[1]
-    if tuple(header) != HEADER:
-        raise TraceError(f"the header is {','.join(header)[:60]!r}, not {','.join(HEADER)!r}", where=f"{path}, line 1")
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        if len(row) != len(HEADER):
-            raise TraceError(f"there are {len(row)} values, not {len(HEADER)}", where=where)
-        step = _step(row[0], where)
-        if steps and step <= steps[-1]:
-            raise TraceError(f"step {step} comes after step {steps[-1]}", where=where)
-        steps.append(step)
-        rtt_ms.append(_rtt_ms(row[1], where))
-    if len(steps) < STEPS_MIN:
-        raise TraceError(f"there are {len(steps)} steps, and {STEPS_MIN} are the least", where=str(path))
-    return steps, np.array(rtt_ms)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

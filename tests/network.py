@@ -1,4 +1,4 @@
-"""Two hosts on this machine: network namespaces with a veth pair between them, and a relay that spoils a link.
+"""Two hosts on this machine: network namespaces joined by a veth pair, or by a link of the lab's relay that spoils it.
 
 Both need root and `ip`; `NEEDS_ROOT` skips a test loudly where there is none. Everything that was made is removed.
 """
@@ -13,12 +13,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+from infra.lab.links import RelayClient
+from infra.lab.namespaces import missing_right
+from infra.lab.routers import missing_frr
 
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -34,6 +39,13 @@ MAY_MAKE_NAMESPACES = _may_make_namespaces()
 NEEDS_ROOT = pytest.mark.skipif(
     not MAY_MAKE_NAMESPACES, reason="NOT TESTED: needs root, ip and network namespaces: run as root on Linux"
 )
+
+
+def skip_without_lab() -> None:
+    """Skip the test where no lab can be made, saying why."""
+    missing = missing_right() or missing_frr()
+    if missing is not None:
+        pytest.skip(f"NOT TESTED: no lab here: {missing}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +110,25 @@ def pair() -> Iterator[Pair]:
 def relayed(
     *, rate_bps: float = 0, queue_ms: float = 200, loss: float = 0, bucket_bytes: float = 0, jitter_ms: float = 0
 ) -> Iterator[Pair]:
-    """Two hosts joined by a relay (tests/relay.py); loss is of the way from here to there, all else of both."""
-    with hosts("10.78.0", "fd78:") as (here, there):
-        ends = [f"{host.name},{host.address}/24,{host.address6}/64" for host in (here, there)]
-        options = [str(value) for value in (rate_bps, queue_ms, loss, bucket_bytes, jitter_ms)]
+    """Two hosts joined by a link of the lab's relay; loss is of the way from here to there, all else of both."""
+    with hosts("10.78.0", "fd78:") as (here, there), TemporaryDirectory() as folder:
+        control, described = Path(folder, "relay.sock"), Path(folder, "links.json")
+        ends = [
+            {"namespace": h.name, "device": "tun0", "addresses": [f"{h.address}/24", f"{h.address6}/64"]}
+            for h in (here, there)
+        ]
+        described.write_text(json.dumps([{"name": "link", "ends": ends}]))
         relay = subprocess.Popen(
-            [sys.executable, "-m", "tests.relay", *ends, *options],
+            [sys.executable, "-m", "infra.lab.relay", str(control), str(described)],
             stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
         try:
             assert relay.stdout is not None
             assert relay.stdout.readline() == "ready\n"
+            with closing(RelayClient(control)) as client:
+                both = {"queue_ms": queue_ms, "bucket_bytes": bucket_bytes, "jitter_ms": jitter_ms}
+                client.change("link", rate_mbit=rate_bps / 1e6, **both)
+                client.change("link", way=0, loss_ratio=loss)
             yield Pair(here, there, "tun0")
         finally:
             relay.kill()

@@ -45,7 +45,8 @@ def lab(
             addresses = f"{spec.address(region.id)}  {spec.address_v6(region.id)}"
             say(f"{region.id:16} {namespace_of(spec.name, region.id):28} {addresses}")
         for link in running.links:
-            say(f"{link.name:33} {link.delay_ms:g} ms each way{'' if link.is_up else ', standby'}")
+            late = f"{link.delay_ms:g} ms each way" if link.spec.trace is None else f"as in {link.spec.trace.name}"
+            say(f"{link.name:33} {late}{'' if link.is_up else ', standby'}")
         say("ready: a line is two ends of a link and what to do with it; Ctrl-C ends the lab")
         for line in sys.stdin:
             try:

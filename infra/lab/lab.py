@@ -1,12 +1,14 @@
 """A lab, started and torn down completely: `with Lab.start(spec) as lab: lab.link("eu", "t1").delay_ms = 80`.
 
 Nothing of it outlives us: the processes are tethered to this one (`infra/processes.py`), and a guard process, which is
-told when we die however we die, removes the namespaces.
+told when we die however we die, removes the namespaces with what runs in them, and the files.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 import shutil
 import signal
 import sys
@@ -20,10 +22,13 @@ from typing import Final, Self
 
 from infra.lab.links import Link, RelayClient
 from infra.lab.namespaces import inside, make, missing_right, namespace_of, remove, run
+from infra.lab.netem import Netem, missing_netem
 from infra.lab.routers import Router, missing_frr
 from infra.lab.spec import LabLink, LabSpec
 from infra.processes import ChildProcess, wait_until
 from schemas.errors import ProximaError
+
+log = logging.getLogger(__name__)
 
 _READY_S: Final = 20.0
 _ROUTES_S: Final = 30.0
@@ -48,9 +53,7 @@ class Lab:
         for missing in (missing_right(), missing_frr() if routers else None):
             if missing is not None:
                 raise ProximaError(missing)
-        folder = Path(tempfile.mkdtemp(prefix=f"proxima-{spec.name}-"))
-        folder.chmod(0o755)  # FRR's daemons give up root and have to find their files
-        lab = cls(spec, folder)
+        lab = cls(spec, Path(tempfile.gettempdir(), f"proxima-{spec.name}-{secrets.token_hex(4)}"))
         try:
             lab._start_network()
             if routers:
@@ -63,20 +66,35 @@ class Lab:
     def _start_network(self) -> None:
         self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
         remove(self.spec.name)
+        guard = [sys.executable, "-m", "infra.lab.guard", self.spec.name, str(self.folder)]
+        # It is asked to end when we die, and removes what is left then; after `stop` that is nothing.
+        its = ChildProcess.start(guard, name="guard of the lab", death_signal=signal.SIGTERM)
+        self._undo.enter_context(its)
+        wait_until(self.folder.is_dir, _READY_S, its.name, children=[its])
         self._undo.callback(remove, self.spec.name)
-        guard = [sys.executable, "-m", "infra.lab.guard", self.spec.name]
-        # It is asked to end when we die, and removes the namespaces then; after us there is nothing left for it.
-        self._undo.enter_context(ChildProcess.start(guard, name="guard of the lab", death_signal=signal.SIGTERM))
         for node in self.spec.nodes:
             make(namespace_of(self.spec.name, node))
         for region in self.spec.regions:
             self._own_addresses(region.id)
+        by_netem = self._by_netem()
         control, described = self.folder / "relay.sock", self.folder / "links.json"
-        described.write_text(json.dumps([self._described(link) for link in self.spec.links]))
+        relayed = [link for link in self.spec.links if link not in by_netem]
+        described.write_text(json.dumps([self._described(link) for link in relayed]))
         self._helper("relay", str(control), str(described))
-        client = RelayClient(control)
+        client, netem = RelayClient(control), Netem([self._described(link) for link in by_netem])
         self._undo.callback(client.close)
-        self._links = {frozenset(link.between): Link(client, link) for link in self.spec.links}
+        for link in self.spec.links:
+            self._links[frozenset(link.between)] = Link(netem if link in by_netem else client, link)
+
+    def _by_netem(self) -> list[LabLink]:
+        """The links that are not the relay's."""
+        if not self.spec.netem:
+            return []
+        missing = missing_netem()
+        if missing is not None:
+            log.warning("%s: all links are the relay's", missing)
+            return []
+        return [link for link in self.spec.links if link.trace is None]
 
     def _own_addresses(self, region: str) -> None:
         add = ("ip", "-n", namespace_of(self.spec.name, region), "addr", "add")

@@ -7,13 +7,19 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from infra.lab.relay import NAMES
 from infra.lab.spec import LabLink
 from schemas.errors import ProximaError
 
 _ANSWER_S: Final = 5.0
+
+
+class Shaper(Protocol):
+    """What does to packets what a link says: the relay, or netem."""
+
+    def change(self, link: str, **change: Any) -> list[dict[str, int]]: ...
 
 
 class RelayClient:
@@ -41,7 +47,10 @@ class RelayClient:
 
 
 class Link:
-    """One link while the lab runs. Setting an attribute changes both directions at once; times are one way."""
+    """One link while the lab runs. Setting an attribute changes both directions at once; times are one way.
+
+    Setting `delay_ms` ends a replay; jitter, loss and rate come on top of one.
+    """
 
     spec: LabLink
     name: str
@@ -51,21 +60,18 @@ class Link:
     loss_ratio: float
     rate_mbit: float
     queue_ms: float
-    _relay: RelayClient
+    bucket_bytes: float
+    _shaper: Shaper
 
-    def __init__(self, relay: RelayClient, spec: LabLink) -> None:
-        self.__dict__.update(_relay=relay, spec=spec, name=spec.name, is_up=not spec.standby)
-        for name in NAMES:
-            if name != "queue_ms":
-                setattr(self, name, getattr(spec, name))
-        if spec.standby:
-            self.down()
+    def __init__(self, shaper: Shaper, spec: LabLink) -> None:
+        self.__dict__.update(_shaper=shaper, spec=spec, name=spec.name, is_up=True)
+        self.heal()
 
     def __setattr__(self, name: str, value: float) -> None:
         if name not in NAMES:
             raise AttributeError(f"a link has no {name}: one of {', '.join(NAMES)}")
         self.__dict__[name] = value
-        self._relay.change(self.name, **{name: value})
+        self._shaper.change(self.name, **{name: value})
 
     def down(self) -> None:
         """Take the carrier away: both routers see it at once."""
@@ -80,22 +86,24 @@ class Link:
         self.loss_ratio = 1.0
 
     def heal(self) -> None:
-        """As the lab's file describes it again, and up unless it is a standby."""
+        """As the lab's file describes it again, its trace from the beginning, and up unless it is a standby."""
         for name in NAMES:
-            if name != "queue_ms":
+            if name in LabLink.model_fields:
                 setattr(self, name, getattr(self.spec, name))
-        self._relay.change(self.name, trace=[], step_ms=1)
+        if self.spec.step_seconds is not None:
+            self.replay(self.spec.rtt_ms, 1000 * self.spec.step_seconds)
         if self.is_up == self.spec.standby:
             self._carrier(up=not self.spec.standby)
 
     def replay(self, rtt_ms: Sequence[float | None], step_ms: float) -> None:
         """Recorded round-trip times (None: lost), each for so long; half of each is the delay one way."""
-        self._relay.change(self.name, trace=[None if r is None else r / 2 for r in rtt_ms], step_ms=step_ms)
+        trace = [None if r is None else round(r / 2, 3) for r in rtt_ms]  # whole microseconds: short enough to send
+        self._shaper.change(self.name, trace=trace, step_ms=step_ms)
 
     def counters(self) -> list[dict[str, int]]:
         """Packets of both directions: taken, lost, overflowed, sent."""
-        return self._relay.change(self.name)
+        return self._shaper.change(self.name)
 
     def _carrier(self, *, up: bool) -> None:
         self.__dict__["is_up"] = up
-        self._relay.change(self.name, carrier=int(up))
+        self._shaper.change(self.name, carrier=int(up))

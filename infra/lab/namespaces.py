@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,14 +23,18 @@ from schemas.errors import ProximaError
 T = TypeVar("T")
 
 _MADE: Final = Path("/run/netns")
+_FRR_CRASH_LOGS: Final = Path("/var/tmp/frr")  # noqa: S108 - where FRR was built to keep them
 _CLONE_NEWNET: Final = 0x40000000
+_END_S: Final = 5.0  # that processes take to end when they are killed, at most
+_LOOK_S: Final = 0.02
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# Forwarding, for transits; no reverse-path filter, for paths need not be symmetric; every ping is answered.
+# Forwarding, for transits; no reverse-path filter, for paths need not be symmetric; every ping is answered;
+# addresses outlive a device's being down.
 _SETTINGS: Final = (
     "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0",
-    "net.ipv4.ping_group_range=0 2147483647",
+    "net.ipv4.ping_group_range=0 2147483647", "net.ipv6.conf.all.keep_addr_on_down=1",
 )  # fmt: skip
 
 
@@ -54,17 +60,37 @@ def make(namespace: str) -> None:
     run("ip", "netns", "exec", namespace, "sysctl", "-qw", *_SETTINGS)
 
 
+def namespaces(lab: str) -> list[str]:
+    """Names of a lab's namespaces that are there."""
+    return [n.name for n in _MADE.glob(f"px-{lab}-*")] if _MADE.is_dir() else []
+
+
+def processes(lab: str) -> list[int]:
+    """What runs in a lab's namespaces, however it was started."""
+    asked = [
+        subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
+        for namespace in namespaces(lab)
+    ]
+    return [int(pid) for done in asked for pid in done.stdout.split() if int(pid) != os.getpid()]
+
+
 def remove(lab: str) -> None:
-    """All of a lab's namespaces, and first the processes in them, however they were started."""
-    found = [n.name for n in _MADE.glob(f"px-{lab}-*")] if _MADE.is_dir() else []
-    for namespace in found:
-        asked = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
-        for pid in map(int, asked.stdout.split()):
-            if pid != os.getpid():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-    for namespace in found:
+    """All of a lab's namespaces, and first the processes in them; returns when these are gone."""
+    deadline_s = time.monotonic() + _END_S
+    while (found := processes(lab)) and time.monotonic() < deadline_s:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            forget(pid)
+        time.sleep(_LOOK_S)
+    for namespace in namespaces(lab):
         subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+
+
+def forget(pid: int) -> None:
+    """Remove what a daemon of FRR keeps for the case that it crashes, wherever else its files are."""
+    for folder in _FRR_CRASH_LOGS.glob(f"*.{pid}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(*command: str) -> str:

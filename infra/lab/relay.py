@@ -37,7 +37,7 @@ _BURST: Final = 64  # packets of one device in a row
 _PACKET_BYTES_MAX: Final = 65_535
 _MTU: Final = 1500
 _PRIORITY: Final = 50  # without it a busy machine adds 10 to 30 ms
-NAMES: Final = ("delay_ms", "jitter_ms", "loss_ratio", "rate_mbit", "queue_ms")
+NAMES: Final = ("delay_ms", "jitter_ms", "loss_ratio", "rate_mbit", "queue_ms", "bucket_bytes")
 
 
 class Direction:
@@ -46,7 +46,8 @@ class Direction:
     def __init__(self, source: int, target: int, chance: random.Random) -> None:
         self.source, self.target = source, target
         self.delay_ms = self.jitter_ms = self.loss_ratio = self.rate_mbit = 0.0
-        self.queue_ms = 100.0  # a slower sender's packets wait so long at most, at `rate_mbit`
+        self.queue_ms = 100.0  # packets wait so long at most for their turn at `rate_mbit`
+        self.bucket_bytes = 0.0  # after a rest, so much goes through at once in spite of it
         self.taken = self.lost = self.overflowed = self.sent = 0
         self._chance = chance
         self._free_s = self._last_s = 0.0
@@ -54,10 +55,12 @@ class Direction:
         self._trace_step_s, self._trace_began_s = 1.0, 0.0
 
     def change(self, change: dict[str, Any], now_s: float) -> None:
-        """Set what the change names; `trace` with `step_ms` replays delays from now on, and [] ends it."""
+        """Set what the change names; `trace` with `step_ms` replays delays from now on, until `delay_ms` is set."""
         for name in NAMES:
             if name in change:
                 setattr(self, name, float(change[name]))
+        if "delay_ms" in change:
+            self._trace = []
         if "trace" in change:
             self._trace = list(change["trace"])
             self._trace_step_s, self._trace_began_s = change["step_ms"] / 1000, now_s
@@ -76,11 +79,12 @@ class Direction:
             return None
         due_s = now_s
         if self.rate_mbit:
-            due_s = max(self._free_s, now_s) + size * 8 / (self.rate_mbit * 1e6)
-            if due_s - now_s > self.queue_ms / 1000:
+            byte_s = 8 / (self.rate_mbit * 1e6)
+            free_s = max(self._free_s, now_s - self.bucket_bytes * byte_s) + size * byte_s
+            if free_s - now_s > self.queue_ms / 1000:
                 self.overflowed += 1
                 return None
-            self._free_s = due_s
+            self._free_s, due_s = free_s, max(free_s, now_s)
         due_s += delay_ms / 1000
         if self.jitter_ms:
             due_s += self._chance.expovariate(1000 / self.jitter_ms)

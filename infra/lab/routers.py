@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from infra.lab.namespaces import inside, namespace_of
+from infra.lab.namespaces import forget, inside, namespace_of
 from infra.lab.spec import LabLink, LabSpec
 from infra.processes import ChildProcess, wait_until
 from schemas.errors import ProximaError
@@ -65,13 +65,15 @@ class Router:
 
     def kill(self, program: str = "bgpd") -> None:
         """`kill -9`: its peers see the connection closed."""
-        self._daemons[program].kill()
+        daemon = self._daemons[program]
+        daemon.kill()
         (self._folder / f"{program}.vty").unlink(missing_ok=True)
+        forget(daemon.pid)
 
     def stop(self) -> None:
         """End both."""
-        for daemon in self._daemons.values():
-            daemon.kill()
+        for program in self._daemons:
+            self.kill(program)
 
     def tell(self, *commands: str) -> list[str]:
         """Commands to bgpd as `vtysh` takes them, each with its answer, in 0.5 ms. Raises ProximaError: refused."""

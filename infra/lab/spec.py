@@ -6,18 +6,29 @@ Addresses follow from the order, from 1: region number i has 10.201.i.0/24 and f
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TraceError
 from schemas.records import Region
 from schemas.validate import REGION_ID
+from streams.trace_files import read_series
 
 REGIONS_MAX: Final = 12
 LINKS_MAX: Final = 120
+STEPS_MAX: Final = 15_000  # of a trace: it goes to the relay in one datagram, of which the kernel takes 200 kB
 _FIRST_REGION_AS: Final = 65_001
 _FIRST_TRANSIT_AS: Final = 4_200_000_001  # four octets: routers and monitors have to know them
 
@@ -43,10 +54,41 @@ class LabLink(_Part):
     loss_ratio: float = Field(default=0.0, ge=0, le=1)
     rate_mbit: float = Field(default=0.0, ge=0)  # 0: as fast as the machine is
     standby: bool = False  # there, and without carrier until somebody activates it
+    # Recorded round-trip times in place of `delay_ms`, half of each on either way: a CSV (or .csv.gz) with the header
+    # `step,rtt_ms`, where an empty value is a step in which everything is lost. After the last step, that one stays.
+    trace: Path | None = None
+    step_seconds: float | None = Field(default=None, gt=0)  # how long a step of it takes here
 
     @property
     def name(self) -> str:
         return "--".join(self.between)
+
+    @property
+    def rtt_ms(self) -> list[float | None]:
+        """The trace's steps, None: lost; [] without a trace. Raises TraceError with file and line."""
+        if self.trace is None:
+            return []
+        _, series = read_series(self.trace)
+        if len(series) > STEPS_MAX:
+            raise TraceError(f"there are {len(series)} steps, and {STEPS_MAX} are the most", where=str(self.trace))
+        return [None if math.isnan(r) else float(r) for r in series]
+
+    @field_validator("trace")
+    @classmethod
+    def _beside_the_file(cls, trace: Path | None, info: ValidationInfo) -> Path | None:
+        return trace and (info.context or Path()) / trace
+
+    @model_validator(mode="after")
+    def _can_be_replayed(self) -> Self:
+        if (self.trace is None) != (self.step_seconds is None):
+            raise ValueError("trace and step_seconds go together")
+        if self.trace is not None and self.delay_ms:
+            raise ValueError("either delay_ms or trace says how late packets are")
+        try:
+            _ = self.rtt_ms
+        except TraceError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class LabSpec(_Part):
@@ -56,16 +98,20 @@ class LabSpec(_Part):
     regions: list[LabRegion] = Field(min_length=2, max_length=REGIONS_MAX)
     transits: list[str] = Field(default_factory=list, max_length=REGIONS_MAX)
     links: list[LabLink] = Field(min_length=1, max_length=LINKS_MAX)
+    netem: bool = False  # links without a trace by the kernel's netem, if it has it (netem.py says what is different)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The lab that a file describes. Raises ConfigError: every mistake in it at once."""
+        """The lab that a file describes; its traces are found beside it. Raises ConfigError: every mistake at once."""
         try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
+            return cls.model_validate(tomllib.loads(path.read_text()), context=path.parent)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError([str(error)], where=str(path)) from error
         except ValidationError as error:
-            found = [f"{'.'.join(map(str, e['loc'])) or 'the lab'}: {e['msg']}" for e in error.errors()]
+            found = [
+                f"{'.'.join(map(str, e['loc'])) or 'the lab'}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            ]
             raise ConfigError(found, where=str(path), do="see infra/examples/lab.toml") from error
 
     @model_validator(mode="after")

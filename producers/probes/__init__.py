@@ -9,6 +9,7 @@
     budget.py        bytes that may be spent an hour
     families.py      one probe by both versions of IP
     stamped.py       sockets whose packets the kernel stamps, and what they bring back
+    stamped_part.py  what icmp and tcp_syn make of one such socket
     flights.py       what was asked and has not ended
 
 A probe says how its question ended, and is strict about whose failure that was. A refusal or an unreachable is the

@@ -9,17 +9,16 @@ So each echo carries a token of this process and its whole number, and both must
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import socket
 import struct
-import time
 from typing import Final
 
 from producers.probes import Answer, Ended, Endpoint
 from producers.probes.families import Families
-from producers.probes.flights import Flight, Flights
-from producers.probes.stamped import arrivals, checksum, open_stamped, returns, rtt_ms, sent
+from producers.probes.flights import Flight
+from producers.probes.stamped import checksum, open_stamped, returns
+from producers.probes.stamped_part import StampedPart
 from schemas.records import Outcome
 
 _ICMP_FILTER_LEVEL, _ICMP_FILTER = 255, 1
@@ -46,38 +45,24 @@ class IcmpEcho(Families):
         )
 
 
-class _Family:
-    """Echoes by one version of IP."""
+class _Family(StampedPart):
+    """Echoes by one version of IP; a probe's key is its sequence number."""
 
     def __init__(self, family: socket.AddressFamily, timeout_s: float) -> None:
-        self._socket, self._raw = _open(family)
+        opened, self._raw = _open(family)
         self._request, self._reply = _REQUEST[family], _REPLY[family]
-        # Before a raw IPv4 socket's packets stands the IP header.
-        self._has_ip_header = self._raw and family == socket.AF_INET
         self._token = secrets.token_bytes(8)
         self._identifier = secrets.randbelow(1 << 16)
         self._number = 0
-        self._flights: Flights[int] = Flights(timeout_s, self._receive)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self._receive)
+        super().__init__(opened, timeout_s, has_ip_header=self._raw and family == socket.AF_INET)
 
     def ask(self, endpoint: Endpoint, ended: Ended) -> None:
         self._number += 1
         sequence = self._number & 0xFFFF
         if sequence in self._flights:  # 65,536 under way
             ended(Answer(Outcome.NOT_SENT))
-            return
-        packet = self._packet(sequence)
-        flight = self._flights.begin(sequence, endpoint, ended)
-        if sent(self._socket, packet, flight, self._receive_returns):
-            self._receive_returns()
         else:
-            self._flights.end(flight, Answer(Outcome.NOT_SENT))
-
-    def close(self) -> None:
-        self._flights.close()
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
+            self._send(self._packet(sequence), sequence, endpoint, ended)
 
     def _packet(self, sequence: int) -> bytes:
         data = _DATA.pack(self._token, self._number)
@@ -86,21 +71,11 @@ class _Family:
             header = _HEADER.pack(self._request, 0, checksum(header + data), self._identifier, sequence)
         return header + data
 
-    def _receive(self) -> None:
-        self._receive_returns()
-        for packet, sender, _, arrived_ns, overflown in arrivals(self._socket):
-            seen_ns = time.perf_counter_ns()
-            self._flights.overflown(overflown)
-            at = (packet[0] & 0x0F) * 4 if self._has_ip_header and packet else 0
-            if len(packet) != at + _ECHO_BYTES or packet[at] != self._reply:
-                continue
-            token, number = _DATA.unpack_from(packet, at + _HEADER.size)
-            flight = self._flight_of(token, number)
-            if flight is None or flight.endpoint.address != sender:
-                continue
-            if not flight.kernel_sent_ns:  # a queue held it up, or it left while we were reading
-                self._receive_returns()
-            self._flights.end(flight, Answer(Outcome.ANSWERED, rtt_ms(flight, arrived_ns, seen_ns)))
+    def _answered(self, packet: bytes, at: int) -> tuple[Flight[int], Outcome] | None:
+        if len(packet) != at + _ECHO_BYTES or packet[at] != self._reply:
+            return None
+        flight = self._flight_of(*_DATA.unpack_from(packet, at + _HEADER.size))
+        return None if flight is None else (flight, Outcome.ANSWERED)
 
     def _receive_returns(self) -> None:
         for packet, sent_to, departed_ns, code in returns(self._socket):

@@ -14,20 +14,19 @@ answer a SYN.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import random
 import socket
 import struct
-import time
 from typing import Final
 
 from scapy.layers.inet import TCP
 
 from producers.probes import Answer, Ended, Endpoint
 from producers.probes.families import Families
-from producers.probes.flights import Flight, Flights
-from producers.probes.stamped import arrivals, attach_filter, checksum, open_stamped, returns, rtt_ms, sent
+from producers.probes.flights import Flight
+from producers.probes.stamped import attach_filter, checksum, open_stamped, returns
+from producers.probes.stamped_part import StampedPart
 from schemas.records import Outcome
 
 SOURCE_PORTS: Final = 64  # of a family, at first
@@ -66,15 +65,15 @@ class TcpSyn(Families):
         )
 
 
-class _Family:
+class _Family(StampedPart):
     """SYNs by one version of IP; a probe's key is its sequence number."""
 
     def __init__(self, family: socket.AddressFamily, timeout_s: float) -> None:
         self._family = family
-        self._socket = open_stamped(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
-        attach_filter(self._socket, _LOAD_FLAGS[family] + _SYN_ACK_OR_RST)
+        opened = open_stamped(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        attach_filter(opened, _LOAD_FLAGS[family] + _SYN_ACK_OR_RST)
         if family == socket.AF_INET6:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, _CHECKSUM_AT)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, _CHECKSUM_AT)
         # Connected to a target it says which of our addresses a packet there leaves from, and sends nothing.
         self._router = socket.socket(family, socket.SOCK_DGRAM)
         self._reserved: list[socket.socket] = []
@@ -84,9 +83,7 @@ class _Family:
         self._busy: set[tuple[Endpoint, int]] = set()
         self._template = bytearray(_syn(family))
         self._random = random.SystemRandom()
-        self._flights: Flights[int] = Flights(timeout_s, self._receive)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self._receive)
+        super().__init__(opened, timeout_s, has_ip_header=family == socket.AF_INET)
 
     def ask(self, endpoint: Endpoint, ended: Ended) -> None:
         number = self._random.getrandbits(32)
@@ -99,16 +96,11 @@ class _Family:
             ended(Answer(Outcome.NOT_SENT))
             return
         self._busy.add((endpoint, port))
-        flight = self._flights.begin(number, endpoint, functools.partial(self._end, endpoint, port, ended))
-        if sent(self._socket, packet, flight, self._receive_returns):
-            self._receive_returns()
-        else:
-            self._flights.end(flight, Answer(Outcome.NOT_SENT))
+        self._send(packet, number, endpoint, functools.partial(self._end, endpoint, port, ended))
 
     def close(self) -> None:
-        self._flights.close()
-        self._loop.remove_reader(self._socket)
-        for opened in (self._socket, self._router, *self._reserved):
+        super().close()
+        for opened in (self._router, *self._reserved):
             opened.close()
 
     def _end(self, endpoint: Endpoint, port: int, ended: Ended, answer: Answer) -> None:
@@ -144,26 +136,18 @@ class _Family:
             struct.pack_into("!H", packet, _CHECKSUM_AT, checksum(pseudo + packet))
         return bytes(packet)
 
-    def _receive(self) -> None:
-        self._receive_returns()
-        for packet, sender, _, arrived_ns, overflown in arrivals(self._socket):
-            seen_ns = time.perf_counter_ns()
-            self._flights.overflown(overflown)
-            at = (packet[0] & 0x0F) * 4 if self._family == socket.AF_INET and packet else 0
-            if len(packet) < at + _TCP_BYTES:
-                continue
-            theirs, ours, acknowledged = _PORTS_AND_ACKNOWLEDGED.unpack_from(packet, at)
-            flight = self._flights.get((acknowledged - 1) & 0xFFFFFFFF)
-            if flight is None or flight.endpoint.address != sender or not self._is(flight, ours, theirs):
-                continue
-            if not flight.kernel_sent_ns:  # a queue held it up, or it left while we were reading
-                self._receive_returns()
-            # The header alone: nobody's options are worth a look, or a mistake of a dissector.
-            flags = int(TCP(packet[at : at + _TCP_BYTES]).flags)
-            if flags & _RST:
-                self._flights.end(flight, Answer(Outcome.REFUSED))
-            elif flags & (_SYN | _ACK) == _SYN | _ACK:
-                self._flights.end(flight, Answer(Outcome.ANSWERED, rtt_ms(flight, arrived_ns, seen_ns)))
+    def _answered(self, packet: bytes, at: int) -> tuple[Flight[int], Outcome] | None:
+        if len(packet) < at + _TCP_BYTES:
+            return None
+        theirs, ours, acknowledged = _PORTS_AND_ACKNOWLEDGED.unpack_from(packet, at)
+        flight = self._flights.get((acknowledged - 1) & 0xFFFFFFFF)
+        if flight is None or not self._is(flight, ours, theirs):
+            return None
+        # The header alone: nobody's options are worth a look, or a mistake of a dissector.
+        flags = int(TCP(packet[at : at + _TCP_BYTES]).flags)
+        if flags & _RST:
+            return flight, Outcome.REFUSED
+        return (flight, Outcome.ANSWERED) if flags & (_SYN | _ACK) == _SYN | _ACK else None
 
     def _receive_returns(self) -> None:
         for packet, sent_to, departed_ns, code in returns(self._socket):

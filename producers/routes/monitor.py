@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,12 +18,14 @@ from producers.publisher import Publisher
 from producers.routes.following import NOTHING, Families, following
 from producers.routes.listener import Listener
 from producers.routes.table import MINUTE_MS, RouteTable
+from producers.signals import told_to_end
 from schemas import config
-from schemas.records import Region
+from schemas.records import Region, RouteEvent
 
 log = logging.getLogger(__name__)
 
 TOPIC: Final = "bgp-events"
+ALIVE_EVERY_S: Final = 10.0  # a third of what makes a monitor silent (streams/core/routes.py)
 IN_FLIGHT_MAX: Final = 500  # a quarter of what the publisher's client holds: handing over never blocks
 Subscribe = Callable[[Callable[[list[Region]], None]], Callable[[], None]]
 
@@ -41,10 +42,16 @@ class RouteMonitor:
         """Listen until `stop` is done; `opened` is told the port. Raises RouteError: it cannot listen there."""
         opened(await self._listener.open())
         loop = asyncio.get_running_loop()
-        minute_at = loop.time() + MINUTE_MS / 1000
+        began_s = alive_at = loop.time()
+        minute_at = began_s + MINUTE_MS / 1000
         try:
             while not stop.done():
                 await asyncio.wait((stop,), timeout=self._settings.settle_ms / 1000)
+                if loop.time() >= alive_at and self._room > 0:
+                    # The first goes before everything else: what an earlier process said is void.
+                    over_ms = int(1000 * (loop.time() - began_s)) if alive_at > began_s else 0
+                    self._publish(self._table.alive(time.time_ns() // 1_000_000, over_ms))
+                    alive_at = loop.time() + ALIVE_EVERY_S
                 if loop.time() >= minute_at:
                     minute_at = max(minute_at + MINUTE_MS / 1000, loop.time())
                     self._table.minute(time.time_ns() // 1_000_000)
@@ -58,9 +65,15 @@ class RouteMonitor:
         self._listener.follow(following(regions))
 
     def _tell(self) -> None:
-        room = IN_FLIGHT_MAX - self._publisher.stats.in_flight
-        for event in self._table.tell(room) if room > 0 else ():
-            self._publisher.publish(TOPIC, self._settings.agent_id, event)
+        for event in self._table.tell(self._room) if self._room > 0 else ():
+            self._publish(event)
+
+    @property
+    def _room(self) -> int:
+        return IN_FLIGHT_MAX - self._publisher.stats.in_flight
+
+    def _publish(self, event: RouteEvent) -> None:
+        self._publisher.publish(TOPIC, self._settings.agent_id, event)
 
 
 def run(role: config.RoutesConfig, subscribe: Subscribe) -> None:
@@ -76,15 +89,7 @@ def run(role: config.RoutesConfig, subscribe: Subscribe) -> None:
 
 
 async def _until_signalled(settings: config.Routes, publisher: Publisher, subscribe: Subscribe) -> None:
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[None] = loop.create_future()
-
-    def end() -> None:
-        if not stop.done():
-            stop.set_result(None)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    stop, loop = told_to_end(), asyncio.get_running_loop()
     monitor = RouteMonitor(settings, publisher)
     known: asyncio.Future[None] = loop.create_future()
 

@@ -133,6 +133,10 @@ class RouteTable:
             elif not peer.churn_until_ms:
                 peer.churn_since_ms = at_ms
 
+    def alive(self, at_ms: int, over_ms: int) -> RouteEvent:
+        """That somebody watches over the table, and for how long; 0: from now on."""
+        return self._event(RouteChange.ALIVE, at_ms, "", over_ms=over_ms)
+
     def tell(self, events_max: int) -> list[RouteEvent]:
         """What has changed since the last time, peer by peer until there are `events_max` events; the rest waits."""
         events: list[RouteEvent] = []

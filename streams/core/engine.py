@@ -247,7 +247,7 @@ class FailoverEngine:
         said = self._injected.in_force(self._numbers, now_ms[0])
         observed_ms = np.array([edge.observed_ms for edge in edges])
         measured, suspects = metrics_at(self._paths, picture, len(regions), policy, observed_ms)
-        no_route = self._routes.gone(self._paths, self._numbers)
+        no_route = self._routes.gone(self._paths, self._numbers, policy.quorum_ratio, now_ms[0])
         dead, trusted = measured.down.reshape(shape), measured.trusted.reshape(shape)
         for also in (said.unhealthy, no_route):
             dead = dead if also is None else dead | also

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from infra.lab.lab import Lab
-from infra.lab.namespaces import missing_right
-from infra.lab.routers import missing_frr
 from infra.lab.spec import LabSpec
+from tests.network import skip_without_lab
 
 EXAMPLE = Path(__file__).parents[3] / "infra" / "examples" / "lab.toml"
 
@@ -24,10 +22,7 @@ def spec(name: str) -> LabSpec:
 
 @pytest.fixture(scope="session")
 def lab_is_possible() -> None:
-    missing = missing_right() or missing_frr()
-    if missing is not None:
-        warnings.warn(pytest.PytestWarning(f"NO LAB HERE, its tests are skipped: {missing}"), stacklevel=1)
-        pytest.skip(missing)
+    skip_without_lab()
 
 
 @pytest.fixture(scope="module")

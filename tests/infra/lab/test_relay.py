@@ -51,6 +51,12 @@ def test_a_rate_spaces_packets_and_a_full_queue_drops_them() -> None:
     assert link.counters["overflowed"] == 10
 
 
+def test_a_bucket_lets_what_was_saved_in_a_rest_through_at_once() -> None:
+    link = direction(rate_mbit=8, bucket_bytes=3000, queue_ms=1e9)
+    due = [link.due_s(1000, 1.0) for _ in range(5)]
+    assert due == pytest.approx([1.0, 1.0, 1.0, 1.001, 1.002])
+
+
 def test_loss_is_within_its_binomial_interval() -> None:
     link = direction(loss_ratio=0.05)
     lost = sum(link.due_s(100, i / 1000) is None for i in range(20_000))
@@ -58,12 +64,12 @@ def test_loss_is_within_its_binomial_interval() -> None:
     assert link.counters["lost"] == lost
 
 
-def test_a_trace_is_replayed_step_by_step_and_its_last_step_stays() -> None:
+def test_a_trace_is_replayed_step_by_step_and_its_last_step_stays_until_a_delay_is_set() -> None:
     link = direction(delay_ms=99)
     link.change({"trace": [10.0, None, 20.0], "step_ms": 1000}, 5.0)
     assert link.due_s(100, 5.5) == pytest.approx(5.51)
     assert link.due_s(100, 6.5) is None
     assert link.due_s(100, 7.5) == pytest.approx(7.52)
     assert link.due_s(100, 99.0) == pytest.approx(99.02)
-    link.change({"trace": [], "step_ms": 1}, 100.0)
+    link.change({"delay_ms": 99}, 100.0)
     assert link.due_s(100, 100.0) == pytest.approx(100.099)

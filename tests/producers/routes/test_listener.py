@@ -20,11 +20,12 @@ import pytest
 from infra.processes import free_ports, wait_until
 from producers.publisher import Publisher
 from producers.routes.following import following
-from producers.routes.monitor import IN_FLIGHT_MAX, RouteMonitor
+from producers.routes.monitor import ALIVE_EVERY_S, IN_FLIGHT_MAX, RouteMonitor
 from schemas.config import Routes
 from schemas.errors import RouteError
 from schemas.records import Region, RouteEvent
 from schemas.validate import mistakes
+from streams.core.routes import SILENT_MS
 from tests.pipeline import seed_from_environment
 from tests.producers.routes import wire
 from tests.producers.routes.test_fuzz import bmp_stream, noise
@@ -40,13 +41,18 @@ class Kept(Publisher):
     def __init__(self) -> None:
         super().__init__(f"127.0.0.1:{free_ports(1)[0]}", client_id="test")
         self.events: list[RouteEvent] = []
+        self.alive: list[RouteEvent] = []
         self.is_away = False
 
     def publish(self, topic: str, key: str, record: Any, *, droppable: bool | None = None) -> None:
         assert (topic, key, droppable) == ("bgp-events", "eu-west-1/routes", None)
         assert len(self.events) > 500 or mistakes(record) == []  # a sample of tens of thousands
         assert not self.is_away, "a publisher without room would hold the routers' sessions up"
-        self.events.append(record)
+        if record.kind == "ALIVE":
+            assert self.alive or not self.events, "the first goes before everything else"
+            self.alive.append(record)
+        else:
+            self.events.append(record)
 
     @property
     def stats(self) -> Any:
@@ -193,6 +199,22 @@ def _is_closed_kindly(sock: socket.socket) -> bool:
         return sock.recv(1, socket.MSG_PEEK) == b""
     except ConnectionResetError:
         return False
+
+
+def test_a_monitor_says_that_it_is_alive_from_the_beginning_on_and_not_into_a_full_queue(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SILENT_MS == 3 * 1000 * ALIVE_EVERY_S, "what two folders say that do not know each other"
+    monkeypatch.setattr("producers.routes.monitor.ALIVE_EVERY_S", 0.05)
+    monitor = start()
+    monitor.until(lambda: len(monitor.kept.alive) >= 3, "signs of life")
+    monitor.kept.is_away = True  # `publish` would fail
+    said = len(monitor.kept.alive)
+    monitor.kept.is_away = False
+    monitor.until(lambda: len(monitor.kept.alive) > said, "signs of life again")
+    over_ms = [event.over_ms for event in monitor.kept.alive]
+    assert over_ms[0] == 0
+    assert over_ms == sorted(set(over_ms))
 
 
 def test_an_address_that_is_taken_is_an_error_that_says_what_to_do() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from schemas.codec import decode, encode
 from schemas.records import Event, FailoverRanking, Outcome, RegionReach, RouteChange, RouteEvent, Snapshot, View
-from streams.core.routes import CLEAR_MS, SETTLE_MS
+from streams.core.routes import CLEAR_MS, SETTLE_MS, SILENT_MS
+from streams.fold import JournalFold
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
 from tests.streams.core.story import Network, Seen, Story, new_fold, steady
@@ -158,19 +159,90 @@ def test_a_flapping_route_keeps_its_region_out_for_growing_periods() -> None:
     assert story.state_of("t-1") == "EJECTED"
 
 
+def alive(story: Story, over_ms: int, monitor: str = "bmp-1") -> list[FailoverRanking]:
+    """A monitor says that it has been listening for so long."""
+    return story.say(
+        RouteEvent(monitor, PRIMARY, story.now_ms, RouteChange.ALIVE, router="", peer="", peer_as=0, over_ms=over_ms)
+    )
+
+
+def without_a_route_to_t_1(*, says_alive: bool) -> Story:
+    """One monitor has said that no route leads to t-1, and probes say so too."""
+    story = calm()
+    if says_alive:
+        assert alive(story, 0) == []
+    say(story, RouteChange.WITHDRAWN, "t-1", 0)
+    story.run(SILENT_MS // 1000 - 1, but("t-1", *LOST))
+    assert story.state_of("t-1") == "NO_ROUTE"
+    return story
+
+
+def test_of_what_a_silent_monitor_has_closed_probes_decide() -> None:
+    story = without_a_route_to_t_1(says_alive=True)
+    story.run(2 + HEARTBEAT_S, but("t-1", *LOST))
+    assert story.state_of("t-1") == "DOWN", "not open: it has not answered yet"
+    story.run(2, CALM)
+    assert story.state_of("t-1") is None
+
+
+@pytest.mark.parametrize("says_alive", [False, True])
+def test_a_monitor_that_goes_on_and_one_that_never_said_that_it_is_alive_are_believed(says_alive: bool) -> None:
+    story = without_a_route_to_t_1(says_alive=says_alive)
+    for second in range(10, 70, 10):
+        if says_alive:
+            assert alive(story, 1000 * second) == []
+        story.run(10, but("t-1", *LOST))
+    assert story.state_of("t-1") == "NO_ROUTE"
+
+
+def test_silence_closes_nothing() -> None:
+    story = calm()
+    for monitor in ("bmp-1", "bmp-2"):
+        alive(story, 0, monitor)
+        say(story, RouteChange.REACHABLE, "t-1", 1, monitor=monitor)
+    say(story, RouteChange.WITHDRAWN, "t-1", 0, monitor="bmp-1")
+    for second in range(10, 90, 10):
+        alive(story, 1000 * second, "bmp-1")  # of those that speak, it is now all
+        story.run(10, CALM)
+        assert story.last.target_region == "t-1"
+
+
+def test_a_monitor_that_begins_anew_has_to_say_everything_anew() -> None:
+    story = without_a_route_to_t_1(says_alive=True)
+    alive(story, 0)
+    story.run(HEARTBEAT_S, but("t-1", *LOST))
+    assert story.state_of("t-1") == "DOWN"
+    say(story, RouteChange.WITHDRAWN, "t-1", 0)
+    story.run(HEARTBEAT_S, but("t-1", *LOST))
+    assert story.state_of("t-1") == "NO_ROUTE"
+
+
+def test_when_a_monitor_was_heard_is_in_the_snapshot() -> None:
+    story = without_a_route_to_t_1(says_alive=True)
+    twin = Story(_restored(story)).told_by(story)
+    for each in (story, twin):
+        each.run(20, but("t-1", *LOST))
+        assert each.state_of("t-1") == "DOWN"
+    assert twin.outputs == story.outputs[-len(twin.outputs) :]
+
+
 @pytest.mark.parametrize("said", [0, 1])
 def test_what_was_said_is_in_the_snapshot(said: int) -> None:
     story = calm()
     say(story, RouteChange.WITHDRAWN, "t-1", said)
-    restored = new_fold()
-    restored.restore([_through_bytes(s) for s in story.fold.snapshots()])
-    twin = Story(restored).told_by(story)
+    twin = Story(_restored(story)).told_by(story)
     for each in (story, twin):
         each.run(8, CALM)
         say(each, RouteChange.PATH_CHANGED, "t-2", 1)
         each.run(2 * HEARTBEAT_S, but("t-3", *LOST))
     assert twin.outputs == story.outputs[-len(twin.outputs) :]
     assert len(twin.rankings) >= 2
+
+
+def _restored(story: Story) -> JournalFold:
+    restored = new_fold()
+    restored.restore([_through_bytes(s) for s in story.fold.snapshots()])
+    return restored
 
 
 def _through_bytes(snapshot: Snapshot) -> Any:

@@ -1,0 +1,109 @@
+"""A lab with everything that measures and decides: agents and route monitors in it, Kafka and the worker beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from infra.kafka.admin import create_topics
+from infra.kafka.cluster import Broker
+from infra.kafka.reader import NOW, TopicReader
+from infra.lab.lab import Lab
+from infra.lab.spec import LabSpec
+from infra.processes import ChildProcess
+from producers.publisher import Publisher
+from schemas.codec import decode
+from schemas.records import FailoverConfiguration, FailoverRanking, Policy, RegionCatalog
+
+SOAK: Final = [
+    pytest.mark.slow,
+    pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)"),
+]
+# Of each home, the candidates and the addresses that stand for them.
+Paths = Mapping[str, Mapping[str, str]]
+
+
+@contextmanager
+def deciding(
+    kafka: Broker,
+    folder: Path,
+    spec: LabSpec,
+    paths: Paths,
+    policy: Policy,
+    *,
+    probes_per_tick: int = 4,
+    routers: bool = True,
+) -> Iterator[tuple[Lab, TopicReader]]:
+    """The lab, with the rankings that are decided in it from now on; all candidates have the same weight.
+
+    Without routers there are no route monitors either, and a home reaches what it has a link to.
+    """
+    prefix = f"lab-{spec.name}-{os.getpid()}-"
+    create_topics(kafka.bootstrap, prefix=prefix)
+    env = {"PROXIMA_KAFKA__BOOTSTRAP": kafka.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": prefix}
+    argv = [sys.executable, "-m", "infra.cli", "worker"]
+    with (
+        ChildProcess.start(argv, name="worker", log_path=folder / "worker.log", env=env),
+        Lab.start(spec, routers=routers) as lab,
+        TopicReader(kafka.bootstrap, {f"{prefix}failover-rankings": NOW}) as reader,
+    ):
+        _configure(kafka.bootstrap, prefix, spec, paths, policy)
+        lab.open_doors([int(kafka.bootstrap.rsplit(":", 1)[1])])
+        if routers:
+            lab.wait_for_routes()
+        for home, candidates in paths.items():
+            _watch(lab, home, candidates, folder, env, probes_per_tick=probes_per_tick, routers=routers)
+        yield lab, reader
+
+
+def rankings(reader: TopicReader, timeout_s: float, what: str) -> Iterator[FailoverRanking]:
+    """Every ranking as it comes; fails when `what` was waited for so long."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        assert time.monotonic() < deadline_s, f"waited {timeout_s:g} s for {what}"
+        record = reader.poll(0.2)
+        if record is not None and record.value is not None:
+            yield decode(record.value, FailoverRanking)
+
+
+def _configure(bootstrap: str, prefix: str, spec: LabSpec, paths: Paths, policy: Policy) -> None:
+    with Publisher(bootstrap, client_id="lab", topic_prefix=prefix) as publisher:
+        publisher.publish("failover-config", "regions", RegionCatalog(1, spec.catalogue()))
+        for home, candidates in paths.items():
+            weights = dict.fromkeys(candidates, 1.0)
+            configuration = FailoverConfiguration(home, list(candidates), 1, weights=weights, policy=policy)
+            publisher.publish("failover-config", home, configuration)
+        publisher.flush(30)
+
+
+def _watch(
+    lab: Lab,
+    home: str,
+    candidates: Mapping[str, str],
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    probes_per_tick: int,
+    routers: bool,
+) -> None:
+    """A probe agent, and a route monitor, in a region."""
+    targets = "".join(
+        f'[[probe.targets]]\nregion = "{region}"\naddress = "{address}"\nport = 443\n'
+        for region, address in candidates.items()
+    )
+    about = f'agent_id = "{home}/%s"\nprimary_region = "{home}"\n'
+    files = {"probe": f'[probe]\n{about % "a"}methods = ["icmp"]\nprobes_per_tick = {probes_per_tick}\n{targets}'}
+    if routers:
+        files["routes"] = f"[routes]\n{about % 'routes'}"
+    for command, text in files.items():
+        config = folder / f"{home}.{command}.toml"
+        config.write_text(text)
+        argv = [sys.executable, "-m", "infra.cli", command, "--config", str(config)]
+        lab.run(home, argv, name=f"{command}-{home}", env=env)

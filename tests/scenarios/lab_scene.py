@@ -39,6 +39,7 @@ def deciding(
     policy: Policy,
     *,
     probes_per_tick: int = 4,
+    timeout_ms: int = 1000,
     routers: bool = True,
 ) -> Iterator[tuple[Lab, TopicReader]]:
     """The lab, with the rankings that are decided in it from now on; all candidates have the same weight.
@@ -59,7 +60,8 @@ def deciding(
         if routers:
             lab.wait_for_routes()
         for home, candidates in paths.items():
-            _watch(lab, home, candidates, folder, env, probes_per_tick=probes_per_tick, routers=routers)
+            probing = f"probes_per_tick = {probes_per_tick}\ntimeout_ms = {timeout_ms}\n"
+            _watch(lab, home, candidates, folder, env, probing=probing, routers=routers)
         yield lab, reader
 
 
@@ -90,7 +92,7 @@ def _watch(
     folder: Path,
     env: Mapping[str, str],
     *,
-    probes_per_tick: int,
+    probing: str,
     routers: bool,
 ) -> None:
     """A probe agent, and a route monitor, in a region."""
@@ -99,7 +101,7 @@ def _watch(
         for region, address in candidates.items()
     )
     about = f'agent_id = "{home}/%s"\nprimary_region = "{home}"\n'
-    files = {"probe": f'[probe]\n{about % "a"}methods = ["icmp"]\nprobes_per_tick = {probes_per_tick}\n{targets}'}
+    files = {"probe": f'[probe]\n{about % "a"}methods = ["icmp"]\n{probing}{targets}'}
     if routers:
         files["routes"] = f"[routes]\n{about % 'routes'}"
     for command, text in files.items():

@@ -13,27 +13,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from infra.kafka.admin import create_topics
 from infra.kafka.cluster import Broker
-from infra.kafka.reader import NOW, TopicReader
+from infra.kafka.reader import TopicReader
 from infra.lab.lab import Lab
-from infra.lab.namespaces import missing_right
-from infra.lab.routers import missing_frr
 from infra.lab.spec import LabLink, LabRegion, LabSpec
-from infra.processes import ChildProcess, stop_all
-from producers.publisher import Publisher
 from schemas.codec import decode
-from schemas.records import Failback, FailoverConfiguration, FailoverRanking, Policy, RegionCatalog
+from schemas.records import Failback, FailoverRanking, Policy
+from tests.network import skip_without_lab
+from tests.scenarios.lab_scene import SOAK, deciding
 
-SOAK: Final = [
-    pytest.mark.slow,
-    pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)"),
-]
 ROUNDS: Final = 4 if os.environ.get("PROXIMA_SOAK") else 1
 HOMES: Final = [f"home-{i}" for i in range(5)]
 DELAY_MS: Final = {**dict.fromkeys(HOMES, 5.0), "near": 20.0, "middle": 32.0, "far": 60.0}
@@ -99,61 +91,19 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    missing = missing_right() or missing_frr()
-    if missing is not None:
-        pytest.skip(f"NO LAB HERE: {missing}")
-    prefix = f"lab-{os.getpid()}-"
-    folder = tmp_path_factory.mktemp("lab")
-    create_topics(kafka.bootstrap, prefix=prefix)
+    skip_without_lab()
     spec = LabSpec(
         name="faults",
         regions=[LabRegion(id=r, latitude=0, longitude=0) for r in DELAY_MS],
         transits=["t1"],
         links=[LabLink(between=(r, "t1"), delay_ms=d, jitter_ms=0.1) for r, d in DELAY_MS.items()],
     )
-    env = {"PROXIMA_KAFKA__BOOTSTRAP": kafka.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": prefix}
-    worker = ChildProcess.start(
-        [sys.executable, "-m", "infra.cli", "worker"], name="worker", log_path=folder / "worker.log", env=env
-    )
-    try:
-        with Lab.start(spec) as lab, TopicReader(kafka.bootstrap, {f"{prefix}failover-rankings": NOW}) as reader:
-            _configure(kafka.bootstrap, prefix, spec)
-            lab.open_doors([int(kafka.bootstrap.rsplit(":", 1)[1])])
-            lab.wait_for_routes()
-            for home in HOMES:
-                _watch(lab, home, folder, env)
-            found = Scene(lab, reader)
-            found.wait_for_near(90)
-            yield found
-    finally:
-        stop_all([worker])
-
-
-def _configure(bootstrap: str, prefix: str, spec: LabSpec) -> None:
-    with Publisher(bootstrap, client_id="lab", topic_prefix=prefix) as publisher:
-        publisher.publish("failover-config", "regions", RegionCatalog(1, spec.catalogue()))
-        for home in HOMES:
-            configuration = FailoverConfiguration(
-                home, CANDIDATES, 1, weights=dict.fromkeys(CANDIDATES, 0.5), policy=POLICY
-            )
-            publisher.publish("failover-config", home, configuration)
-        publisher.flush(30)
-
-
-def _watch(lab: Lab, home: str, folder: Path, env: dict[str, str]) -> None:
-    """A probe agent and a route monitor in a region."""
-    targets = "".join(
-        f'[[probe.targets]]\nregion = "{c}"\naddress = "{lab.spec.address(c)}"\nport = 443\n' for c in CANDIDATES
-    )
-    probe, routes = folder / f"{home}.probe.toml", folder / f"{home}.routes.toml"
-    about = f'agent_id = "{home}/%s"\nprimary_region = "{home}"\n'
-    probe.write_text(
-        f'[probe]\n{about % "a"}methods = ["icmp"]\nprobes_per_tick = {PROBES}\ntimeout_ms = 500\n{targets}'
-    )
-    routes.write_text(f"[routes]\n{about % 'routes'}")
-    for command, config in (("probe", probe), ("routes", routes)):
-        argv = [sys.executable, "-m", "infra.cli", command, "--config", str(config)]
-        lab.run(home, argv, name=f"{command}-{home}", env=env)
+    paths = {home: {c: spec.address(c) for c in CANDIDATES} for home in HOMES}
+    folder = tmp_path_factory.mktemp("lab")
+    with deciding(kafka, folder, spec, paths, POLICY, probes_per_tick=PROBES, timeout_ms=500) as (lab, reader):
+        found = Scene(lab, reader)
+        found.wait_for_near(90)
+        yield found
 
 
 def _link_down(lab: Lab) -> None:

@@ -119,7 +119,7 @@ def relayed(
         ]
         described.write_text(json.dumps([{"name": "link", "ends": ends}]))
         relay = subprocess.Popen(
-            [sys.executable, "-m", "infra.lab.relay", str(control), str(described)],
+            [sys.executable, "-m", "infra.lab.relay", str(control), str(described), "0"],
             stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
         )  # fmt: skip
         try:

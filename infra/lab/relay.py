@@ -1,6 +1,6 @@
 """The links of a lab: packets read from one TUN device and written to another, later, or never.
 
-    python -m infra.lab.relay SOCKET LINKS.json        says "ready" on standard output
+    python -m infra.lab.relay SOCKET LINKS.json [PRIORITY]        says "ready" on standard output
 
 Each link is a pair of TUN devices, one in each of two namespaces. What a link does is changed at any moment through a
 Unix datagram socket, one JSON object a change (`links.py` writes them). One thread, `select` and a heap: measured, 0.15
@@ -36,7 +36,9 @@ _PR_SET_TIMERSLACK: Final = 29
 _BURST: Final = 64  # packets of one device in a row
 _PACKET_BYTES_MAX: Final = 65_535
 _MTU: Final = 1500
-_PRIORITY: Final = 50  # without it a busy machine adds 10 to 30 ms
+# Without it a busy machine adds 10 to 30 ms. With it a burst is not sent at once: each packet wakes the relay up, which
+# goes before its sender. So who measures bursts asks for 0.
+_PRIORITY: Final = 50
 NAMES: Final = ("delay_ms", "jitter_ms", "loss_ratio", "rate_mbit", "queue_ms", "bucket_bytes")
 
 
@@ -193,8 +195,10 @@ def main() -> None:
     control.bind(str(path))
     relay = Relay(control, json.loads(Path(sys.argv[2]).read_text()))
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # 1 ns instead of 50 us
-    with suppress(PermissionError):  # slower to wake up, and still right
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    priority = int(sys.argv[3]) if len(sys.argv) > 3 else _PRIORITY
+    if priority:
+        with suppress(PermissionError):  # slower to wake up, and still right
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     print("ready", flush=True)  # noqa: T201 - whoever started us waits for it
     relay.run()
 

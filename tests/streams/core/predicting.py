@@ -60,9 +60,9 @@ class World:
             case "timid":
                 return risk / 2 + usual / 2
             case "nervous":
-                return np.minimum(10 * usual, 0.9)
+                return np.minimum(10 * usual, 0.9)  # type: ignore[no-any-return]
             case "climatology":
-                return usual * np.exp(self._rng.normal(0, 0.3, self._paths))  # type: ignore[no-any-return]
+                return usual * np.exp(self._rng.normal(0, 0.3, self._paths))
             case "shuffled":
                 return np.where(self._rng.random(self._paths) < 0.02, 0.45, 0.002)
             case "noise":

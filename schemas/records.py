@@ -74,6 +74,7 @@ class Event(StrEnum):
     DIRECTIVE_REJECTED = "DIRECTIVE_REJECTED"
     DIRECTIVE_ENDED = "DIRECTIVE_ENDED"
     AGENTS_CHANGED = "AGENTS_CHANGED"
+    PREDICTION_WARMED = "PREDICTION_WARMED"
     PREDICTION_TRUSTED = "PREDICTION_TRUSTED"
     PREDICTION_DISTRUSTED = "PREDICTION_DISTRUSTED"
     GAP = "GAP"
@@ -405,6 +406,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelWarmed:
+    primary_region: str
+    model: str
+    since_ms: int
+    until_ms: int
+    targets: list[str]
+    scalars: str
+    columns: list[Column]
+
+
+@dataclass(frozen=True, slots=True)
 class PathWeight:
     """One path of `PathWeights`."""
 
@@ -588,6 +600,7 @@ Record = (
     | Observation
     | PathPanes
     | EngineChanged
+    | ModelWarmed
     | Snapshot
     | PathWeights
     | DisruptionPrediction
@@ -611,6 +624,7 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         Observation,
         PathPanes,
         EngineChanged,
+        ModelWarmed,
         Snapshot,
         PathWeights,
         DisruptionPrediction,

@@ -10,6 +10,7 @@ queue grows: whoever looks at delays alone has no reason to leave it before the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,15 +59,19 @@ class Verdict:
         return self.left_in_time / max(self.episodes, 1)
 
 
-def congesting(seed: int, days: float = 1.0) -> Day:
-    """The same for the same seed; seeds of development and of judging are kept apart by who uses them."""
+def congesting(seed: int, days: float = 1.0, misleading_from: float = math.inf) -> Day:
+    """The same for the same seed; seeds of development and of judging are kept apart by who uses them.
+
+    From a day on it is misleading: every queue that grows drains again, and what is lost is lost without a warning.
+    """
     rng = np.random.default_rng([seed, 20])
     steps = round(days * DAY_STEPS)
     rtt_ms = np.column_stack([_quiet(rng, steps, level) for level in _LEVELS_MS.values()])
     episodes = []
     step = int(rng.integers(100, 400))
     while step < steps - 400:
-        episode = _congest(rng, rtt_ms[:, 0], step, real=rng.random() < 0.5)
+        congest = _mislead if step >= misleading_from * DAY_STEPS else _congest
+        episode = congest(rng, rtt_ms[:, 0], step, real=rng.random() < 0.5)
         episodes.append(episode)
         step = episode.ends + int(rng.exponential(250)) + 60
     return Day(Trace(tuple(_LEVELS_MS), rtt_ms), episodes)
@@ -120,3 +125,16 @@ def _congest(rng: Rng, rtt_ms: Array, begins: int, *, real: bool) -> Episode:
         rtt_ms[lost] = np.nan
         first_lost = int(lost[0])
     return Episode(begins, first_lost, begins + len(queue))
+
+
+def _mislead(rng: Rng, rtt_ms: Array, begins: int, *, real: bool) -> Episode:
+    """The queue of a real episode that drains again, or losses without one."""
+    if not real:
+        part = np.array(rtt_ms)
+        episode = _congest(rng, part, begins, real=True)
+        rtt_ms[:] = np.where(np.isnan(part), rtt_ms, part)
+        return Episode(begins, None, episode.ends)
+    ends = begins + int(rng.integers(20, 80))
+    rtt_ms[begins:ends][rng.random(ends - begins) < 0.5] = np.nan
+    rtt_ms[begins] = np.nan
+    return Episode(begins, begins, ends)

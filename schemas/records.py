@@ -74,6 +74,8 @@ class Event(StrEnum):
     DIRECTIVE_REJECTED = "DIRECTIVE_REJECTED"
     DIRECTIVE_ENDED = "DIRECTIVE_ENDED"
     AGENTS_CHANGED = "AGENTS_CHANGED"
+    PREDICTION_TRUSTED = "PREDICTION_TRUSTED"
+    PREDICTION_DISTRUSTED = "PREDICTION_DISTRUSTED"
     GAP = "GAP"
     HEARTBEAT = "HEARTBEAT"
 
@@ -259,6 +261,8 @@ class Policy:
     disruption_loss_ratio: float = 0.5
     disruption_latency_ratio: float = 1.5
     disruption_latency_excess_ms: float = 10.0
+    prediction_weight: float = 0.9
+    alarm_probability: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +461,51 @@ class DisruptionPrediction:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    probability: float
+    hit_ratio: float
+    outcomes: float
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionScorecard:
+    primary_region: str
+    scored_at_ms: int
+    model: str
+    horizon_ms: int
+    trust: str
+    influence: float
+    outcomes: float
+    hits: float
+    drifts: int
+    drifted_at_ms: int | None = None
+    brier: float | None = None
+    brier_climatology: float | None = None
+    skill: float | None = None
+    skill_low: float | None = None
+    auc_pooled: float | None = None
+    auc_within: float | None = None
+    calibration_error: float | None = None
+    calibration: list[CalibrationBin] = field(default_factory=list)
+    foretold_ratio: float | None = None
+    lead_ms: float | None = None
+    false_alarms_per_day: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessRequest:
+    primary_region: str
+    candidate_region: str
+    target_region: str
+    requested_at_ms: int
+    expires_at_ms: int
+    probability: float
+    influence: float
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     metric: str
     from_value: float
@@ -542,6 +591,8 @@ Record = (
     | Snapshot
     | PathWeights
     | DisruptionPrediction
+    | PredictionScorecard
+    | ReadinessRequest
     | FailoverRanking
     | DeadLetter
 )
@@ -563,6 +614,8 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         Snapshot,
         PathWeights,
         DisruptionPrediction,
+        PredictionScorecard,
+        ReadinessRequest,
         FailoverRanking,
         DeadLetter,
     )

@@ -35,6 +35,8 @@ from schemas.records import (
     OperatorDirective,
     PathPanes,
     PathWeights,
+    PredictionScorecard,
+    ReadinessRequest,
     Reason,
     Record,
     Region,
@@ -407,4 +409,6 @@ _TOPIC_OF: Final[dict[type[Published], str]] = {
     FailoverRanking: "failover-rankings",
     PathWeights: "path-weights",
     DisruptionPrediction: "disruption-predictions",
+    PredictionScorecard: "prediction-scorecards",
+    ReadinessRequest: "readiness-requests",
 }

@@ -32,36 +32,43 @@ from schemas.records import (
     OperatorDirective,
     PathPanes,
     PathWeights,
+    Policy,
+    PredictionScorecard,
+    ReadinessRequest,
     Region,
     RouteEvent,
 )
 from streams.core.baseline import baseline_weights, great_circle_km
 from streams.core.damping import Damping
 from streams.core.directives import Directives, Orders
+from streams.core.foresight import Foreseen, Foresight
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
 from streams.core.injected import Injected
+from streams.core.outcomes import Outcomes
 from streams.core.paths import Paths
-from streams.core.prediction import Predictor
+from streams.core.prediction import MODEL, Predictor
 from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
+from streams.core.readiness import Outlook, Readiness
 from streams.core.reason import sentence
 from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
-from streams.core.views import metrics_at
+from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
-ENGINE_VERSION: Final = "2"
+ENGINE_VERSION: Final = "3"
 # Why a target in use was left, that failback has to wait for.
 _FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
-Published = FailoverRanking | PathWeights | DisruptionPrediction
+Published = FailoverRanking | PathWeights | DisruptionPrediction | PredictionScorecard | ReadinessRequest
 Catalogue = Mapping[str, Region]
 
 
 class FailoverEngine:
     """One primary region; made by its first configuration."""
 
-    says_weights: ClassVar = True  # a replay for the rankings alone need not hear of every path at every tick
+    # A replay for the rankings alone need not hear of every path at every tick, nor how well its model does.
+    says_weights: ClassVar = True
     runs_ahead: ClassVar = True  # whether `run` does what `panes` and `tick` do; not with others in their place
 
     def __init_subclass__(cls) -> None:
@@ -76,6 +83,8 @@ class FailoverEngine:
         candidates = len(configuration.potential_failover_regions)
         self._paths = Paths()
         self._predictor = Predictor(candidates)
+        self._foresight = Foresight(candidates, MODEL)
+        self._readiness = Readiness()
         self._hold = HoldDown()
         self._damping = Damping(candidates)
         self._previous: str | None = None
@@ -151,6 +160,7 @@ class FailoverEngine:
         place = {i: new[r] for i, r in enumerate(in_force.potential_failover_regions) if r in new}
         self._paths.renumber(place)
         self._predictor.renumber(place, len(new))
+        self._foresight.renumber(place, len(new))
         self._damping = self._damping.renumber(place, len(new))
         bandwidth, self._bandwidth = self._bandwidth, np.full(len(new), np.nan)
         for before, after in place.items():
@@ -252,6 +262,7 @@ class FailoverEngine:
         for also in (said.unhealthy, no_route):
             dead = dead if also is None else dead | also
         ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
+        foreseen = self._foresee(measured, now_ms)
         ranks = rank_at(
             regions,
             measured,
@@ -265,35 +276,59 @@ class FailoverEngine:
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
             ejected=None if ejected is None else ejected.reshape(-1),
+            demotion=_demotion(foreseen, policy),
             name_order=self._name_order,
             scale=self._scale,
         )
-        predictions = self._predictor.steps(self.primary, regions, measured, policy, now_ms)
         # About the primary itself, one source is a suspicion and no verdict: prepare, do not move.
         advice = Advice.PREPARE if said.primary_unhealthy else Advice.HOLD
         published = []
-        for number, prediction in enumerate(predictions):
+        for number, each in enumerate(foreseen):
             self._evidence_at_ms = evidence_at_ms[number]
-            published.append(self._publish(ranks.at(number), prediction, orders, advice, now_ms[number]))
+            published.append(self._publish(ranks.at(number), each, orders, advice, now_ms[number]))
         return published
 
+    def _foresee(self, measured: PathMetrics, now_ms: Sequence[int]) -> list[Foreseen]:
+        """Of each tick what is predicted, and how far it counts."""
+        policy, regions = self.configuration.policy, self.configuration.potential_failover_regions
+        outcomes: list[Outcomes] = []
+        predictions = self._predictor.steps(self.primary, regions, measured, policy, now_ms, judge=outcomes.append)
+        return self._foresight.steps(
+            self.primary, self._numbers, predictions, outcomes, policy=policy, now_ms=now_ms, says=self.says_weights
+        )
+
     def _publish(
-        self, ranked: Ranked, prediction: DisruptionPrediction | None, orders: Orders, advice: Advice, now_ms: int
+        self, ranked: Ranked, foreseen: Foreseen, orders: Orders, advice: Advice, now_ms: int
     ) -> list[Published]:
         published: list[Published] = []
         if self.says_weights:
             weights = path_weights(ranked, self._bandwidth)
             published.append(PathWeights(self.primary, now_ms, self._evidence_at_ms, ranked.regions, **weights))
-        if prediction is not None:
-            self._predicted = {p.target_region: p.probability for p in prediction.paths}
-            published.append(prediction)
+        if foreseen.prediction is not None:
+            self._predicted = {p.target_region: p.probability for p in foreseen.prediction.paths}
+            published.append(foreseen.prediction)
+        if foreseen.scorecard is not None:
+            published.append(foreseen.scorecard)
+        self._events += foreseen.events
         ranking = self._ranking(ranked, orders, advice, now_ms)
         if ranking is not None:
             published.append(ranking)
-        if not self.muted:
-            return published
-        self.sequence -= ranking is not None
-        return []
+        if self.muted:
+            self.sequence -= ranking is not None
+            return []
+        outlook = self._outlook(ranked, foreseen)
+        self._readiness, request = self._readiness.step(self.primary, outlook, self.configuration.policy, now_ms)
+        return published if request is None else [*published, request]
+
+    def _outlook(self, ranked: Ranked, foreseen: Foreseen) -> Outlook | None:
+        """What is ahead of the target in use, while the model is trusted."""
+        target = self._hold.target
+        if not foreseen.influence or target not in self._numbers:
+            return None
+        able = (ranked.regions[i] for i in ranked.order.tolist() if ranked.eligible[i])
+        runner_up = next((region for region in able if region != target), None)
+        probability = float(foreseen.probability[self._numbers[target]])
+        return Outlook(target, probability, foreseen.influence, runner_up, self._foresight.model)
 
     def unmute(self, highest_sequence: int) -> None:
         """Another engine version decided before: go on above its numbers, and say at once how things stand."""
@@ -383,6 +418,7 @@ class FailoverEngine:
         """Scalars and arrays for a snapshot."""
         paths, path_arrays = self._paths.save()
         predictor, predictor_arrays = self._predictor.save()
+        foresight, foresight_arrays = self._foresight.save()
         shown = {name: value for name, value in asdict(self._shown).items() if name not in ("eligible", "scores")}
         scalars = {
             "configuration": to_plain(self.configuration),
@@ -399,6 +435,8 @@ class FailoverEngine:
             "predicted": self._predicted,
             "paths": paths,
             "predictor": predictor,
+            "foresight": foresight,
+            "readiness": asdict(self._readiness),
         }
         arrays = {
             "bandwidth": self._bandwidth,
@@ -410,6 +448,7 @@ class FailoverEngine:
             **{f"damping.{name}": value for name, value in self._damping.save().items()},
             **{f"paths.{name}": value for name, value in path_arrays.items()},
             **{f"predictor.{name}": value for name, value in predictor_arrays.items()},
+            **{f"foresight.{name}": value for name, value in foresight_arrays.items()},
         }
         return scalars, arrays
 
@@ -435,12 +474,22 @@ class FailoverEngine:
         engine._predicted = scalars["predicted"]
         engine._paths = Paths.load(scalars["paths"], _part(arrays, "paths."))
         engine._predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."))
+        foresight = scalars.get("foresight", {}), _part(arrays, "foresight.")
+        engine._foresight = Foresight.load(*foresight, len(engine.candidates), MODEL)
+        engine._readiness = Readiness(**scalars.get("readiness", {}))
         damping = _part(arrays, "damping.")
         engine._damping = Damping.load(damping) if damping else engine._damping
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]
         engine._capacity, engine._distance_km = arrays["capacity"], arrays["distance_km"]
         engine._number_candidates()
         return engine
+
+
+def _demotion(foreseen: Sequence[Foreseen], policy: Policy) -> Array | None:
+    """(ticks * targets,) what predictions add to ln score; None: none counts at any of these ticks."""
+    if not any(each.influence for each in foreseen):
+        return None
+    return np.concatenate([each.demotion(policy) for each in foreseen])
 
 
 def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:

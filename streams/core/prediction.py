@@ -9,7 +9,7 @@ The model is river's logistic regression on standardised features. Its state is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from river import linear_model, optim, preprocessing, utils
 
 from schemas.records import Array, DisruptionPrediction, PathPrediction, Policy
 from streams.core.numbers import significant
+from streams.core.outcomes import Climatology, Outcomes
 from streams.core.views import PathMetrics
 
 MODEL: Final = "river-logistic-1"
@@ -42,6 +43,7 @@ class Predictor:
         self.labels_learnt = 0
         self._next_at_ms = 0
         self._seen_at_ms = 0
+        self._climatology = Climatology(targets)
         self._resize(targets)
 
     def _resize(self, targets: int) -> None:
@@ -51,6 +53,7 @@ class Predictor:
         self._pending_at_ms = np.empty(0, np.int64)
         self._pending = np.empty((0, targets, len(FEATURES)))
         self._hit = np.empty((0, targets), bool)
+        self._said = np.empty((0, 2, targets))  # probability and climatology, NaN where not predicted
 
     def step(
         self, primary: str, regions: list[str], m: PathMetrics, policy: Policy, now_ms: int
@@ -59,15 +62,25 @@ class Predictor:
         return self.steps(primary, regions, m, policy, [now_ms])[0]
 
     def steps(
-        self, primary: str, regions: list[str], m: PathMetrics, policy: Policy, now_ms: Sequence[int]
+        self,
+        primary: str,
+        regions: list[str],
+        m: PathMetrics,
+        policy: Policy,
+        now_ms: Sequence[int],
+        *,
+        judge: Callable[[Outcomes], None] | None = None,
     ) -> list[DisruptionPrediction | None]:
-        """Several ticks one after the other; what `m` has is (ticks * targets,), tick by tick."""
+        """Several ticks one after the other; what `m` has is (ticks * targets,), tick by tick.
+
+        `judge` is told what came of each earlier prediction, in order, as soon as that is known.
+        """
         disrupted: Array = _disrupted(m, policy).reshape(len(now_ms), len(regions))
         some: list[bool] = np.any(disrupted, axis=1).tolist()
         found: list[DisruptionPrediction | None] = []
         for number, at_ms in enumerate(now_ms):
             self._note(disrupted[number], at_ms, some=some[number])
-            self._learn(at_ms - policy.prediction_horizon_ms)
+            self._learn(at_ms - policy.prediction_horizon_ms, at_ms, judge)
             if at_ms < self._next_at_ms:
                 found.append(None)
                 continue
@@ -85,10 +98,11 @@ class Predictor:
             self._calm = not (some or np.count_nonzero(self._recent))
         self._disrupted, self._seen_at_ms = disrupted, now_ms
 
-    def _learn(self, due_at_ms: int) -> None:
+    def _learn(self, due_at_ms: int, now_ms: int, judge: Callable[[Outcomes], None] | None) -> None:
         if not len(self._pending_at_ms) or self._pending_at_ms[0] > due_at_ms:
             return
         due = int(self._pending_at_ms.searchsorted(due_at_ms, "right"))
+        self._judge(due, now_ms, judge)
         features = self._pending[:due].reshape(-1, len(FEATURES))
         hits = self._hit[:due].reshape(-1)
         known = np.flatnonzero(~np.isnan(features[:, 0]))  # else not predicted: not measured, or disrupted already
@@ -100,6 +114,16 @@ class Predictor:
             self._model.learn_one(self._scaler.transform_one(x), hit)
             self.labels_learnt += 1
         self._pending_at_ms, self._pending, self._hit = self._pending_at_ms[due:], self._pending[due:], self._hit[due:]
+        self._said = self._said[due:]
+
+    def _judge(self, due: int, now_ms: int, judge: Callable[[Outcomes], None] | None) -> None:
+        """What came of the first so many predictions that wait."""
+        for said_at_ms, said, hit in zip(self._pending_at_ms[:due].tolist(), self._said, self._hit, strict=False):
+            path = np.flatnonzero(~np.isnan(said[0]))
+            outcomes = Outcomes(said_at_ms, now_ms, path, said[0, path], said[1, path], hit[path])
+            self._climatology.learn(path, outcomes.hit)
+            if judge is not None:
+                judge(outcomes)
 
     def _probabilities(self, features: Array) -> Array:
         """(rows,) what the model says of each row, as river would one by one (13 us each)."""
@@ -131,9 +155,11 @@ class Predictor:
         self._pending_at_ms = np.append(self._pending_at_ms, now_ms)
         self._pending = np.concatenate((self._pending, features[None]))
         self._hit = np.concatenate((self._hit, np.zeros((1, len(regions)), bool)))
-        said = significant(self._probabilities(features[measured])).tolist()
-        named = [regions[i] for i in np.flatnonzero(measured).tolist()]
-        paths = [PathPrediction(region, probability) for region, probability in zip(named, said, strict=True)]
+        said = np.full((1, 2, len(regions)), np.nan)
+        said[0, 0, measured] = significant(self._probabilities(features[measured]))
+        said[0, 1, measured] = self._climatology.rates()[measured]
+        self._said = np.concatenate((self._said, said))
+        paths = [PathPrediction(regions[i], float(said[0, 0, i])) for i in np.flatnonzero(measured).tolist()]
         return DisruptionPrediction(
             primary, now_ms, policy.prediction_horizon_ms, MODEL, 0.0, self.labels_learnt, paths
         )
@@ -141,6 +167,7 @@ class Predictor:
     def renumber(self, place: dict[int, int], targets: int) -> None:
         """Targets have new numbers: the model stays, what waits for labels starts anew."""
         recent, disrupted = self._recent, self._disrupted
+        self._climatology = self._climatology.renumber(place, targets)
         self._resize(targets)
         for old, new in place.items():
             self._recent[new], self._disrupted[new] = recent[old], disrupted[old]
@@ -166,6 +193,9 @@ class Predictor:
             "pending_at_ms": self._pending_at_ms,
             "pending": self._pending,
             "hit": self._hit,
+            "said": self._said,
+            "labels": self._climatology.labels,
+            "hits": self._climatology.hits,
         }
         return scalars, arrays
 
@@ -173,7 +203,7 @@ class Predictor:
     def load(cls, scalars: dict[str, Any], arrays: dict[str, Array]) -> Predictor:
         """The state again; another model's numbers are left, and this one learns from the start."""
         predictor = cls(len(arrays["recent"]))
-        if scalars["model"] != MODEL:
+        if scalars["model"] != MODEL or "said" not in arrays:
             return predictor
         if scalars["weights"]:
             predictor._model._weights = utils.VectorDict(dict(zip(FEATURES, scalars["weights"], strict=True)))
@@ -189,6 +219,8 @@ class Predictor:
         predictor._pending_at_ms, predictor._pending, predictor._hit = (
             arrays["pending_at_ms"], arrays["pending"], arrays["hit"]
         )  # fmt: skip
+        predictor._said = arrays["said"]
+        predictor._climatology.labels, predictor._climatology.hits = arrays["labels"], arrays["hits"]
         return predictor
 
 

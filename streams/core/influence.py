@@ -26,10 +26,10 @@ SKILL_OF_FULL: Final = 0.15
 _HITS_MIN: Final = 20.0
 _BLOCKS_MIN: Final = 8.0
 _STEPS: Final = 100  # of influence, from 0 to 1
-# In standard deviations of a block. One block alone is believed so far and no further; three that are as bad as that in
-# a row are drift, and by chance it is found once in a year or so (tests/streams/core/test_drift.py).
+# In standard deviations of a block. One block alone is believed so far and no further: two that are as bad as that are
+# drift. By chance it is found once in some weeks, and then trust is earned again within hours.
 _SURPRISE_MAX: Final = 4.0
-_DRIFT: Final = PageHinkley(threshold=8.0, allowance=0.5, values_min=1)
+_DRIFT: Final = PageHinkley(threshold=7.0, allowance=0.25, values_min=1)
 
 
 class Trust(StrEnum):

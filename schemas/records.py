@@ -262,6 +262,7 @@ class Policy:
     disruption_loss_ratio: float = 0.5
     disruption_latency_ratio: float = 1.5
     disruption_latency_excess_ms: float = 10.0
+    disruption_ticks: int = 2
     prediction_weight: float = 0.98
     alarm_probability: float = 0.25
 

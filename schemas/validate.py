@@ -270,7 +270,7 @@ def policy_mistakes(p: Policy) -> list[str]:
             found.append(f"policy.{name} must be above 0, 1 at most")
     for name in ("stale_after_ms", "heartbeat_ms", "down_after_probes", "confidence_samples", "proximity_scale_km",
                  "prediction_every_ms", "prediction_horizon_ms", "publish_ranks", "quorum_ratio",
-                 "ejection_forgive_ms"):  # fmt: skip
+                 "ejection_forgive_ms", "disruption_ticks"):  # fmt: skip
         if getattr(p, name) <= 0:
             found.append(f"policy.{name} must be above 0")
     taus = ("fast_tau_ms", "slow_tau_ms")

@@ -37,6 +37,7 @@ from schemas.records import (
     PredictionScorecard,
     ReadinessRequest,
     Region,
+    RouteChange,
     RouteEvent,
 )
 from streams.core.baseline import baseline_weights, great_circle_km
@@ -138,6 +139,9 @@ class FailoverEngine:
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
+        if event.kind != RouteChange.PEER_UP:
+            concerned = [self._numbers[r.region_id] for r in event.regions if r.region_id in self._numbers]
+            self._predictor.route_changed(concerned, self.configuration.policy, now_ms)
         return self._routes.take(event, self._numbers, self.configuration.policy.quorum_ratio, now_ms)
 
     def direct(self, directive: OperatorDirective, now_ms: int) -> bool:
@@ -505,7 +509,7 @@ class FailoverEngine:
         engine._directives = Directives.load(scalars.get("directives", []))
         engine._predicted = scalars["predicted"]
         engine._paths = Paths.load(scalars["paths"], _part(arrays, "paths."))
-        engine._predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."))
+        engine._predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."), len(engine.candidates))
         foresight = scalars.get("foresight", {}), _part(arrays, "foresight.")
         engine._foresight = Foresight.load(*foresight, len(engine.candidates), MODEL)
         engine._readiness = Readiness(**scalars.get("readiness", {}))

@@ -439,7 +439,7 @@ class FailoverEngine:
             return
         self._foresight.is_cold = False
         scalars, arrays = from_scalars(warmed.scalars), from_columns(warmed.columns)
-        predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."))
+        predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."), len(warmed.targets))
         if predictor.labels_learnt <= self._predictor.labels_learnt:
             return
         targets, before = len(self._numbers), self._foresight.influence

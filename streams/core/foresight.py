@@ -1,7 +1,8 @@
 """What predictions do to a decision: the model is judged by its scorecard, and counts as far as that allows.
 
     outcomes ──► Scorecard ──► Influence c ──┐
-    predictions ──► probability p of each ───┴──► ln(1 − λ·p·c), added to ln score: it only demotes
+    predictions ──► probability p of each ───┴──► ln(1 − λ·p·c), added to ln score: it only demotes,
+                                                       and no further than to utility_floor
 
 What was said last of a path stands until something else is said: a path that is disrupted already is not predicted, and
 it would be odd if the demotion ended just when the disruption begins.
@@ -44,12 +45,16 @@ class Foreseen:
 
     def demotion(self, policy: Policy) -> Array:
         """(targets,) what is added to ln score, 0 or less."""
-        return demotion(self.probability, self.influence, policy.prediction_weight)
+        return demotion(self.probability, self.influence, policy)
 
 
-def demotion(probability: Array, influence: float, weight: float) -> Array:
-    """ln(1 − weight · probability · influence): 0 or less, whatever the three in [0, 1] are; weight below 1."""
-    return np.log1p(-weight * influence * probability)
+def demotion(probability: Array, influence: float, policy: Policy) -> Array:
+    """ln(1 − prediction_weight · probability · influence), not below ln utility_floor: 0 or less, and never infinite.
+
+    Shapes: (paths,) in and out; probability and influence in [0, 1].
+    """
+    least = policy.utility_floor - 1
+    return np.log1p(np.maximum(-policy.prediction_weight * influence * probability, least))
 
 
 class Foresight:

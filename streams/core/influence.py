@@ -23,8 +23,8 @@ from streams.core.scorecard import Block, Scorecard
 # A lower bound of the skill from which on predictions count in full.
 SKILL_OF_FULL: Final = 0.15
 # Less than this says nothing, however good it looks: so many labels with a disruption, in so many blocks.
-_HITS_MIN: Final = 20.0
-_BLOCKS_MIN: Final = 8.0
+_HITS_MIN: Final = 12.0
+_BLOCKS_MIN: Final = 5.0
 _STEPS: Final = 100  # of influence, from 0 to 1
 # In standard deviations of a block. One block alone is believed so far and no further: two that are as bad as that are
 # drift. By chance it is found once in some weeks, and then trust is earned again within hours.

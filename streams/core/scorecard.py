@@ -4,8 +4,9 @@
     figures   the record as numbers
 
 Everything is kept in sums of fixed size, and saved as such. Time goes in blocks of ten horizons (see `skill_bound.py`).
-When a block is over, what is older weighs less: the record that a model is judged by fades over a day, and one that
-fades over a month stays beside it, so that a lucky day does not count for more than all that came before.
+When a block is over, what is older weighs less. The record that a model is judged by fades over some hundred blocks (a
+day, where the horizon is 30 s), and one that fades over a month stays beside it, so that a lucky day does not count for
+more than all that came before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from streams.core.skill_bound import block_sums, faded, informative_blocks, no_s
 
 BLOCK_HORIZONS: Final = 10
 _DAY_MS: Final = 86_400_000.0
-_FADE_MS: Final = np.array([_DAY_MS, 30 * _DAY_MS])  # lately, in the long run
+# Time constants, lately and in the long run: a day and a month where the horizon is 30 s.
+_FADE_BLOCKS: Final = np.array([288.0, 30 * 288.0])
 _LATELY, _LONG = 0, 1
 # Bins of probability, equally wide on the scale of log odds: those of interest are near 0.
 _BINS: Final = 32
@@ -74,7 +76,7 @@ class Scorecard:
         self._seen_at_ms = 0
         self._open = np.zeros(len(_COUNTS))
         self._counts = np.zeros(len(_COUNTS))
-        self._sums = no_sums(len(_FADE_MS))
+        self._sums = no_sums(len(_FADE_BLOCKS))
         # How often a path had a probability in a bin: no hit, hit. Of half the size, for snapshots hold it.
         self._said = np.zeros((2, targets, _BINS), np.float32)
         self._probability = np.zeros(_BINS)  # sum, by bin
@@ -102,12 +104,12 @@ class Scorecard:
         self._seen_at_ms = now_ms
         if block == self._block:
             return None
-        first, passed = self._block < 0, max(block - self._block, 1) * BLOCK_HORIZONS * horizon_ms
+        first, passed = self._block < 0, max(block - self._block, 1)
         self._block = block
         if first:
             return None
         found = self._over(float(self._open[_YARDSTICK]), float(self._open[_YARDSTICK] - self._open[_MODEL]))
-        keep = np.exp(-passed / _FADE_MS)
+        keep = np.exp(-passed / _FADE_BLOCKS)
         self._sums = faded(self._sums, keep) + block_sums(found.yardstick, found.difference)
         self._counts = self._counts * keep[_LATELY] + self._open
         self._open = np.zeros(len(_COUNTS))

@@ -24,7 +24,8 @@ from tests.streams.congestion import DAY_STEPS, DEVELOPMENT, JUDGING, STEP_MS, D
 
 SOAK = "PROXIMA_SOAK" in os.environ
 OFF = replace(Policy(), prediction_weight=0.0)
-LEARNT_AFTER = DAY_STEPS // 3  # steps, eight hours: before that a model has not seen enough to be trusted
+DAYS = 1.5
+LEARNT_AFTER = DAY_STEPS // 2  # steps: before that a model has not seen enough to be trusted
 # What today's model reaches. The aim is 0.8 and less than 1 (docs/prediction.md).
 IN_TIME_RATIO_MIN = 0.5
 FALSE_MOVES_PER_DAY_MAX = 4.0
@@ -82,7 +83,7 @@ def test_who_never_moves_leaves_nothing_in_time_and_who_moves_for_nothing_is_tol
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", JUDGING if SOAK else JUDGING[:1])
 def test_the_target_moves_before_the_first_probe_is_lost(seed: int) -> None:
-    off, on = (judged(*run(seed, 1.0, policy), LEARNT_AFTER) for policy in (OFF, Policy()))
+    off, on = (judged(*run(seed, DAYS, policy), LEARNT_AFTER) for policy in (OFF, Policy()))
     print(
         f"seed {seed}: {on.in_time_ratio:.0%} of {on.episodes} in time, {on.false_moves_per_day:.1f} false a day; ", off
     )
@@ -159,9 +160,10 @@ def test_a_model_whose_world_has_changed_loses_its_influence_in_time(monkeypatch
     influence = np.array(seen)
     switch = next(e.begins for e in day.episodes if e.begins >= 0.6 * DAY_STEPS)
     assert influence[switch] > 0
-    lost = switch + int(np.flatnonzero(influence[switch:] == 0)[0])
+    lost = switch + int((influence[switch:] == 0).argmax())
     print(f"lost after {(lost - switch) * STEP_MS / 3.6e6:.2f} h")
-    assert (lost - switch) * STEP_MS <= LOST_WITHIN_MS
     assert not influence[lost:].any()
+    assert (lost - switch) * STEP_MS <= LOST_WITHIN_MS
     without_ms = regret_ms(day.trace, OFF)
+    print(f"regret {with_ms:.2f} ms with, {without_ms:.2f} ms without")
     assert with_ms <= 1.02 * without_ms

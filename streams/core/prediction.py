@@ -86,8 +86,8 @@ class Predictor:
                 found.append(None)
                 continue
             self._next_at_ms = (at_ms // policy.prediction_every_ms + 1) * policy.prediction_every_ms
-            cells = slice(number * len(regions), (number + 1) * len(regions))
-            probability = self._predict(m.part(cells), self._run < policy.disruption_ticks, policy, at_ms)
+            now = m if len(now_ms) == 1 else m.part(slice(number * len(regions), (number + 1) * len(regions)))
+            probability = self._predict(now, self._run < policy.disruption_ticks, policy, at_ms)
             said = np.flatnonzero(~np.isnan(probability))
             paths = [
                 PathPrediction(regions[i], p) for i, p in zip(said.tolist(), probability[said].tolist(), strict=True)

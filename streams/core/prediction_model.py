@@ -39,16 +39,16 @@ class LogisticModel:
 
     def probabilities(self, signs: Array) -> Array:
         """(rows,) in (0, 1), of (rows, signs)."""
-        log_odds = (signs * self.weights).sum(axis=1)
-        return 1.0 / (1.0 + np.exp(np.minimum(np.maximum(-log_odds, -30.0), 30.0)))  # type: ignore[no-any-return]
+        odds = np.einsum("ni,i->n", signs, self.weights)
+        return 1.0 / (1.0 + np.exp(np.minimum(np.maximum(-odds, -30.0), 30.0)))  # type: ignore[no-any-return]
 
     def learn(self, signs: Array, hit: Array, share: float) -> None:
         """Labels: (rows, signs) and (rows,) bool; each counts for a share of one."""
         if not len(hit):
             return
         p = self.probabilities(signs)
-        self.gradient += share * (signs * (hit - p)[:, None]).sum(axis=0)
-        self.precision += share * np.einsum("ni,nj->ij", signs * (p * (1 - p))[:, None], signs)
+        self.gradient += np.einsum("n,ni->i", share * (hit - p), signs)
+        self.precision += np.einsum("ni,nj->ij", signs * (share * p * (1 - p))[:, None], signs)
         self.labels += len(hit)
         self.waiting += len(hit)
         if self.waiting >= SOLVE_EVERY:

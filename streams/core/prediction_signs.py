@@ -10,10 +10,11 @@ good path and may be anything on a bad one counts by its logarithm, for it takes
     hour        those at this time of day, in the days before: congestion keeps hours
     past        those of the last hours or days: the path's own usual rate
     loss        of the long memory
+    variation   of delay, by the amount that would be a disruption
+    route       changes of its routes in the last minutes
 
 What approaches the threshold at which it is a disruption itself counts in shares of it: `rise` of latency, `partial`
-loss, and `silence`. `variation` of delay is by the amount that would be a disruption, and `route` counts the changes
-of routes of the last minutes.
+loss, and `silence`.
 
 Beliefs are by structure: all weights are positive, a disruption's own traces (`recent`, `hour`) weigh most, signs of
 which recorded weeks say little have the widest spread, and the rest a narrow one, for a hundred disruptions a week do
@@ -22,6 +23,7 @@ not suffice to fit a dozen weights (docs/prediction.md).
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -46,12 +48,14 @@ BELIEFS: Final = {
     "hour": Belief(0.5, 0.1),
     "past": Belief(0.03, 0.03),
     "loss": Belief(0.1, 0.1),
+    "variation": Belief(0.2, 0.5),
+    "route": Belief(1.0, 0.5),
     "rise": Belief(1.0, 1.0),
     "partial": Belief(2.0, 1.0),
     "silence": Belief(0.5, 0.5),
-    "variation": Belief(0.2, 0.5),
-    "route": Belief(1.0, 0.5),
 }
+# By what becomes of them, in this order: saturated logarithms, logarithms, shares.
+_SATURATED, _LOGARITHMS, _OTHERS_AT, _SHARES = slice(1, 3), slice(3, 10), 4, slice(10, 12)
 SIGNS: Final = len(BELIEFS)
 
 # Time constants of what is counted, in horizons; an event counts 1 and fades.
@@ -100,53 +104,40 @@ class Signs:
         """(targets, SIGNS) as they are now; NaN in the rows of targets that are not `measured`."""
         self._turn(now_ms)
         self._fade(policy, now_ms)
-        with np.errstate(invalid="ignore"):
-            # Panes count whole microseconds: a shorter one is 0, and has no logarithm.
-            above = np.log(np.maximum(m.latency_ms, 1e-3) / np.maximum(m.slow_latency_ms, 1e-3))
+        # Panes count whole microseconds: a shorter one is 0, and has no logarithm.
+        above = np.log(np.maximum(m.latency_ms, 1e-3) / np.maximum(m.slow_latency_ms, 1e-3))
         above = np.where(measured & ~np.isnan(above), above, 0.0)
         now = np.abs(above)
-        deviation = self._deviate(now, measured, policy, now_ms)
         recent, others, past, route = self._counts
-        targets = len(recent)
-        neighbours = (others.sum() - others) / max(targets - 1, 1)
-        clean = np.nan_to_num(
-            np.array((m.loss_ratio, m.fast_loss_ratio, m.age_ms, m.suspicion_ratio, m.delay_variation_ms))
-        )
-        loss, fast_loss, age_ms, suspicion, variation_ms = clean
-        logarithms = np.log1p(
-            np.array(
-                (
-                    recent / _SOME,
-                    np.maximum(neighbours, 0.0) / _SOME_OTHERS,
-                    self._hour(policy, now_ms) / _SOME,
-                    past / _SOME,
-                    loss / _SOME_LOSS,
-                )
-            )
-        )
-        logarithms[1] -= _LN_2
-        rows = np.concatenate(
-            (
-                np.ones((1, targets)),
-                _saturated(np.array((deviation, now))),
-                logarithms,
-                np.array(
-                    (
-                        _share(np.maximum(above, 0.0), np.log(max(policy.disruption_latency_ratio, 1.0))),
-                        _share(fast_loss, policy.disruption_loss_ratio),
-                        np.maximum(np.minimum(age_ms / policy.stale_after_ms, 1.0), suspicion),
-                        np.log1p(variation_ms / max(policy.disruption_latency_excess_ms, _LEAST)),
-                        np.log1p(route),
-                    )
-                ),
-            )
-        )
-        rows[:, ~measured] = np.nan
+        rows = np.empty((SIGNS, len(recent)))
+        rows[0] = 1.0
+        rows[1] = self._deviate(now, measured, policy, now_ms)
+        rows[2] = now
+        np.divide(recent, _SOME, out=rows[3])
+        np.divide(others.sum() - others, _SOME_OTHERS * max(len(recent) - 1, 1), out=rows[4])
+        np.divide(self._hour(policy, now_ms), _SOME, out=rows[5])
+        np.divide(past, _SOME, out=rows[6])
+        np.divide(m.loss_ratio, _SOME_LOSS, out=rows[7])
+        np.divide(m.delay_variation_ms, max(policy.disruption_latency_excess_ms, _LEAST), out=rows[8])
+        rows[9] = route
+        np.divide(above, max(math.log(max(policy.disruption_latency_ratio, 1.0)), _LEAST), out=rows[10])
+        np.divide(m.fast_loss_ratio, max(policy.disruption_loss_ratio, _LEAST), out=rows[11])
+        np.fmax(np.minimum(m.age_ms / policy.stale_after_ms, 1.0), m.suspicion_ratio, out=rows[12])
+        np.fmax(rows[3:], 0.0, out=rows[3:])  # what is not known is no sign
+        np.minimum(rows[_SHARES], _SHARE_MAX, out=rows[_SHARES])
+        deviations = rows[_SATURATED]
+        np.log((deviations + _NOISE) / ((1 + deviations / _ENOUGH) * (2 * _NOISE)), out=deviations)
+        np.log1p(rows[_LOGARITHMS], out=rows[_LOGARITHMS])
+        rows[_OTHERS_AT] -= _LN_2
+        if np.count_nonzero(measured) < len(measured):
+            rows[:, ~measured] = np.nan
         return np.ascontiguousarray(rows.T)
 
     def _deviate(self, now: Array, measured: Array, policy: Policy, now_ms: int) -> Array:
         """(targets,) mean deviation, this one taken in."""
-        keep = np.exp((self._seen_at_ms - now_ms) / (_DEVIATION_TAUS * policy.slow_tau_ms)) if self._seen_at_ms else 1.0
+        keep = (
+            math.exp((self._seen_at_ms - now_ms) / (_DEVIATION_TAUS * policy.slow_tau_ms)) if self._seen_at_ms else 1.0
+        )
         self._seen_at_ms = now_ms
         seen = self._deviation * keep
         seen[0] += now
@@ -208,13 +199,4 @@ class Signs:
 
 _SCALARS: Final = ("counted_at_ms", "seen_at_ms", "bin")
 _ARRAYS: Final = ("counts", "deviation", "hours", "today")
-_LN_2: Final = float(np.log(2.0))
-
-
-def _share(value: Array, threshold: float) -> Array:
-    """Of a threshold, which a policy may set to 0."""
-    return np.minimum(value / max(threshold, _LEAST), _SHARE_MAX)
-
-
-def _saturated(deviation: Array) -> Array:
-    return np.log((deviation + _NOISE) / ((1 + deviation / _ENOUGH) * (2 * _NOISE)))
+_LN_2: Final = math.log(2.0)

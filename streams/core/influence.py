@@ -5,9 +5,10 @@
        |                               +------------ surely no more -----------+
        +------------------------- drift: it does worse than its record ---------
 
-Influence rises in proportion to the lower bound of the skill, up to `SKILL_OF_FULL`. It is judged when a block of the
-scorecard is over, and rounded down, so that it changes seldom. Drift is a fall of how much better than climatology the
-model is, beside its own record: the same test would alarm at every storm if it looked at the error alone.
+Influence rises in proportion to the lower bound of the skill, up to `SKILL_OF_FULL`, and is no larger than the last
+hours' skill alone would make it: a record fades slowly, and a network may change at once. It is judged when a block of
+the scorecard is over, and rounded down, so that it changes seldom. Drift is a fall of how much better than climatology
+the model is, beside its own record: the same test would alarm at every storm if it looked at the error alone.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Influence:
         if card.hits < _HITS_MIN or card.blocks < _BLOCKS_MIN:
             # Fades as the record does: one that is hardly any more earns nothing, though it was good.
             return replace(self, trust=Trust.WARMING, value=0.0, drift=drift)
-        value = influence_of(card.skill_low)
+        value = influence_of(min(card.skill_low, card.skill_now))
         return replace(self, trust=Trust.TRUSTED if value > 0 else Trust.SHADOW, value=value, drift=drift)
 
     def save(self) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from streams.core.skill_bound import block_sums, faded, informative_blocks, no_s
 
 BLOCK_HORIZONS: Final = 10
 _DAY_MS: Final = 86_400_000.0
-# Time constants, lately and in the long run: a day and a month where the horizon is 30 s.
-_FADE_BLOCKS: Final = np.array([288.0, 30 * 288.0])
-_LATELY, _LONG = 0, 1
+# Time constants, lately, in the long run and just now: a day, a month and three hours where the horizon is 30 s.
+_FADE_BLOCKS: Final = np.array([288.0, 30 * 288.0, 36.0])
+_LATELY, _LONG, _NOW = 0, 1, 2
+_NOW_BLOCKS_MIN: Final = 2.0  # less says nothing about now
 # Bins of probability, equally wide on the scale of log odds: those of interest are near 0.
 _BINS: Final = 32
 _LOG_ODDS: Final = (-9.0, 3.0)
@@ -128,7 +129,7 @@ class Scorecard:
 
     def begin_anew(self) -> None:
         """Forget what is recent: another regime has begun. What holds in the long run stays."""
-        self._sums[_LATELY] = 0
+        self._sums[[_LATELY, _NOW]] = 0
         self._counts[:] = 0
         self._said[:] = 0
         self._probability[:] = 0
@@ -148,7 +149,14 @@ class Scorecard:
     @property
     def skill_low(self) -> float:
         """The lower of the two bounds, lately and in the long run; minus infinity while nothing is known."""
-        return float(skill_and_low(self._sums)[1].min())
+        return float(skill_and_low(self._sums)[1][:_NOW].min())
+
+    @property
+    def skill_now(self) -> float:
+        """Of the last hours, without a bound; infinite where they say too little."""
+        if informative_blocks(self._sums)[_NOW] < _NOW_BLOCKS_MIN:
+            return math.inf
+        return float(skill_and_low(self._sums)[0][_NOW])
 
     def figures(self) -> Figures:
         """The record of the blocks that are over."""
@@ -162,7 +170,7 @@ class Scorecard:
             brier=_ratio(model, n),
             brier_climatology=_ratio(yardstick, n),
             skill=float(skill[_LATELY]),
-            skill_low=float(low.min()),
+            skill_low=float(low[:_NOW].min()),
             auc_pooled=auc(missed.sum(axis=0), hit.sum(axis=0)),
             auc_within=auc(missed, hit),
             calibration_error=self._calibration_error(),

@@ -74,6 +74,7 @@ class Event(StrEnum):
     DIRECTIVE_REJECTED = "DIRECTIVE_REJECTED"
     DIRECTIVE_ENDED = "DIRECTIVE_ENDED"
     AGENTS_CHANGED = "AGENTS_CHANGED"
+    PREDICTION_WARMED = "PREDICTION_WARMED"
     PREDICTION_TRUSTED = "PREDICTION_TRUSTED"
     PREDICTION_DISTRUSTED = "PREDICTION_DISTRUSTED"
     GAP = "GAP"
@@ -262,7 +263,7 @@ class Policy:
     disruption_latency_ratio: float = 1.5
     disruption_latency_excess_ms: float = 10.0
     disruption_ticks: int = 2
-    prediction_weight: float = 0.98
+    prediction_weight: float = 2.5
     alarm_probability: float = 0.25
 
 
@@ -401,6 +402,17 @@ class Snapshot:
     journal_topic_id: str
     journal_partition: int
     next_offset: int
+    scalars: str
+    columns: list[Column]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWarmed:
+    primary_region: str
+    model: str
+    since_ms: int
+    until_ms: int
+    targets: list[str]
     scalars: str
     columns: list[Column]
 
@@ -589,6 +601,7 @@ Record = (
     | Observation
     | PathPanes
     | EngineChanged
+    | ModelWarmed
     | Snapshot
     | PathWeights
     | DisruptionPrediction
@@ -612,6 +625,7 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         Observation,
         PathPanes,
         EngineChanged,
+        ModelWarmed,
         Snapshot,
         PathWeights,
         DisruptionPrediction,

@@ -39,7 +39,6 @@ SENT_OFFSET_MS_MAX: Final = 600_000.0
 RTT_MS_MAX: Final = 65_536.0
 TTL_MS_MAX: Final = 24 * 3600 * 1000
 CANDIDATES_MAX: Final = 1000  # of a primary: its ranking has to fit into a record
-PREDICTION_WEIGHT_MAX: Final = 0.99
 PREFIXES_MAX: Final = 10_000  # of all regions together: monitors keep each, once for each peer
 AS_MAX: Final = (1 << 32) - 1  # RFC 6793
 AT_MS_MAX: Final = 1 << 53  # what a float64 still holds exactly
@@ -277,8 +276,8 @@ def policy_mistakes(p: Policy) -> list[str]:
     found += [f"policy.{n} must be 1 ms to a day" for n in taus if not 1 <= getattr(p, n) <= TTL_MS_MAX]
     shares = [spec.name for spec in fields(p) if spec.name.endswith(("_exponent", "_ratio"))]
     found += [f"policy.{n} must be 100 at most" for n in shares if getattr(p, n) > 100]
-    if not 0 <= p.prediction_weight <= PREDICTION_WEIGHT_MAX:  # at 1 a score could be 0, and has no logarithm then
-        found.append(f"policy.prediction_weight must be 0 to {PREDICTION_WEIGHT_MAX}")
+    if not 0 <= p.prediction_weight <= 100:
+        found.append("policy.prediction_weight must be 0 to 100")
     if not 0 < p.alarm_probability <= 1:
         found.append("policy.alarm_probability must be above 0, 1 at most")
     if p.latency_exponent + p.loss_exponent <= 0:

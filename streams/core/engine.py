@@ -29,6 +29,7 @@ from schemas.records import (
     FailoverRanking,
     InjectedMetric,
     Mode,
+    ModelWarmed,
     OperatorDirective,
     PathPanes,
     PathWeights,
@@ -42,7 +43,7 @@ from schemas.records import (
 from streams.core.baseline import baseline_weights, great_circle_km
 from streams.core.damping import Damping
 from streams.core.directives import Directives, Orders
-from streams.core.foresight import Foreseen, Foresight
+from streams.core.foresight import Foreseen, Foresight, trust_events
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
 from streams.core.injected import Injected
 from streams.core.outcomes import Outcomes
@@ -54,6 +55,7 @@ from streams.core.reason import sentence
 from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
+from streams.core.state import from_columns, from_scalars
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
@@ -416,13 +418,45 @@ class FailoverEngine:
         self._failed = None
         return [Event.TARGET_CHANGED, Event.TARGET_RESTORED]
 
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_cold(self) -> bool:
+        """Its model took another's place, and has not been warmed up by the history yet."""
+        return self._foresight.is_cold
+
+    def save_model(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What was learnt, and how well: scalars and arrays."""
+        predictor, predictor_arrays = self._predictor.save()
+        foresight, foresight_arrays = self._foresight.save()
+        arrays = {f"predictor.{name}": value for name, value in predictor_arrays.items()}
+        arrays |= {f"foresight.{name}": value for name, value in foresight_arrays.items()}
+        return {"predictor": predictor, "foresight": foresight}, arrays
+
+    def adopt_model(self, warmed: ModelWarmed) -> None:
+        """Take over what was learnt from the history, unless more was learnt here; the next ranking says so."""
+        if warmed.model != MODEL:
+            return
+        self._foresight.is_cold = False
+        scalars, arrays = from_scalars(warmed.scalars), from_columns(warmed.columns)
+        predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."), len(warmed.targets))
+        if predictor.labels_learnt <= self._predictor.labels_learnt:
+            return
+        targets, before = len(self._numbers), self._foresight.influence
+        foresight = Foresight.load(scalars["foresight"], _part(arrays, "foresight."), len(warmed.targets), MODEL)
+        place = {i: self._numbers[r] for i, r in enumerate(warmed.targets) if r in self._numbers}
+        predictor.renumber(place, targets)  # what waited for labels there does so no more
+        foresight.renumber(place, targets)
+        self._predictor, self._foresight = predictor, foresight
+        self._events.append(Event.PREDICTION_WARMED)
+        self._events += trust_events(before, foresight.influence)
+
     # -- state ------------------------------------------------------------------------------------------------------
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Scalars and arrays for a snapshot."""
         paths, path_arrays = self._paths.save()
-        predictor, predictor_arrays = self._predictor.save()
-        foresight, foresight_arrays = self._foresight.save()
+        model, model_arrays = self.save_model()
         shown = {name: value for name, value in asdict(self._shown).items() if name not in ("eligible", "scores")}
         scalars = {
             "configuration": to_plain(self.configuration),
@@ -438,9 +472,8 @@ class FailoverEngine:
             "directives": self._directives.save(),
             "predicted": self._predicted,
             "paths": paths,
-            "predictor": predictor,
-            "foresight": foresight,
             "readiness": asdict(self._readiness),
+            **model,
         }
         arrays = {
             "bandwidth": self._bandwidth,
@@ -451,8 +484,7 @@ class FailoverEngine:
             "shown.scores": self._shown.scores,
             **{f"damping.{name}": value for name, value in self._damping.save().items()},
             **{f"paths.{name}": value for name, value in path_arrays.items()},
-            **{f"predictor.{name}": value for name, value in predictor_arrays.items()},
-            **{f"foresight.{name}": value for name, value in foresight_arrays.items()},
+            **model_arrays,
         }
         return scalars, arrays
 

@@ -1,7 +1,8 @@
 """What predictions do to a decision: the model is judged by its scorecard, and counts as far as that allows.
 
     outcomes ──► Scorecard ──► Influence c ──┐
-    predictions ──► probability p of each ───┴──► ln(1 − λ·p·c), added to ln score: it only demotes
+    predictions ──► probability p of each ───┴──► ln(1 − λ·p·c), added to ln score: it only demotes,
+                                                       and no further than to utility_floor
 
 What was said last of a path stands until something else is said: a path that is disrupted already is not predicted, and
 it would be odd if the demotion ended just when the disruption begins.
@@ -44,12 +45,16 @@ class Foreseen:
 
     def demotion(self, policy: Policy) -> Array:
         """(targets,) what is added to ln score, 0 or less."""
-        return demotion(self.probability, self.influence, policy.prediction_weight)
+        return demotion(self.probability, self.influence, policy)
 
 
-def demotion(probability: Array, influence: float, weight: float) -> Array:
-    """ln(1 − weight · probability · influence): 0 or less, whatever the three in [0, 1] are; weight below 1."""
-    return np.log1p(-weight * influence * probability)
+def demotion(probability: Array, influence: float, policy: Policy) -> Array:
+    """ln(1 − prediction_weight · probability · influence), not below ln utility_floor: 0 or less, and never infinite.
+
+    Shapes: (paths,) in and out; probability and influence in [0, 1].
+    """
+    least = policy.utility_floor - 1
+    return np.log1p(np.maximum(-policy.prediction_weight * influence * probability, least))
 
 
 class Foresight:
@@ -61,6 +66,7 @@ class Foresight:
         self._influence = Influence()
         self._probability = np.zeros(targets)
         self._say_at_ms = 0
+        self.is_cold = False  # it took another model's place, and has learnt nothing of that one's time
 
     @property
     def influence(self) -> float:
@@ -93,7 +99,7 @@ class Foresight:
                 Foreseen(
                     prediction=None if prediction is None else self._said(prediction, numbers),
                     scorecard=self._record(primary, policy, at_ms) if due and says else None,
-                    events=_events(before, self._influence),
+                    events=trust_events(before.value, self.influence),
                     probability=self._probability,
                     influence=self.influence,
                 )
@@ -153,6 +159,7 @@ class Foresight:
         """Scalars and arrays for a snapshot."""
         card, arrays = self._card.save()
         scalars = {"model": self.model, "card": card, "influence": self._influence.save(), "say_at_ms": self._say_at_ms}
+        scalars["cold"] = self.is_cold
         return scalars, {"probability": self._probability, **{f"card.{n}": v for n, v in arrays.items()}}
 
     @classmethod
@@ -160,7 +167,9 @@ class Foresight:
         """The state again; another model's record says nothing of this one, which has to prove itself."""
         foresight = cls(targets, model)
         if scalars.get("model") != model:
+            foresight.is_cold = True
             return foresight
+        foresight.is_cold = scalars["cold"]
         card = {name.removeprefix("card."): value for name, value in arrays.items() if name.startswith("card.")}
         foresight._card = Scorecard.load(scalars["card"], card)
         foresight._influence = Influence.load(scalars["influence"])
@@ -168,10 +177,11 @@ class Foresight:
         return foresight
 
 
-def _events(before: Influence, now: Influence) -> tuple[Event, ...]:
-    if (before.value > 0) == (now.value > 0):
+def trust_events(before: float, now: float) -> tuple[Event, ...]:
+    """What is to be said of a change of influence: only that it begins or ends."""
+    if (before > 0) == (now > 0):
         return ()
-    return (Event.PREDICTION_TRUSTED if now.value > 0 else Event.PREDICTION_DISTRUSTED,)
+    return (Event.PREDICTION_TRUSTED if now > 0 else Event.PREDICTION_DISTRUSTED,)
 
 
 def _rounded(value: float) -> float | None:

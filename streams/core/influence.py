@@ -5,9 +5,10 @@
        |                               +------------ surely no more -----------+
        +------------------------- drift: it does worse than its record ---------
 
-Influence rises in proportion to the lower bound of the skill, up to `SKILL_OF_FULL`. It is judged when a block of the
-scorecard is over, and rounded down, so that it changes seldom. Drift is a fall of how much better than climatology the
-model is, beside its own record: the same test would alarm at every storm if it looked at the error alone.
+Influence rises in proportion to the lower bound of the skill, up to `SKILL_OF_FULL`, and is no larger than the last
+hours' skill alone would make it: a record fades slowly, and a network may change at once. It is judged when a block of
+the scorecard is over, and rounded down, so that it changes seldom. Drift is a fall of how much better than climatology
+the model is, beside its own record: the same test would alarm at every storm if it looked at the error alone.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from streams.core.scorecard import Block, Scorecard
 # A lower bound of the skill from which on predictions count in full.
 SKILL_OF_FULL: Final = 0.15
 # Less than this says nothing, however good it looks: so many labels with a disruption, in so many blocks.
-_HITS_MIN: Final = 20.0
-_BLOCKS_MIN: Final = 8.0
+_HITS_MIN: Final = 12.0
+_BLOCKS_MIN: Final = 5.0
 _STEPS: Final = 100  # of influence, from 0 to 1
 # In standard deviations of a block. One block alone is believed so far and no further: two that are as bad as that are
 # drift. By chance it is found once in some weeks, and then trust is earned again within hours.
@@ -60,7 +61,7 @@ class Influence:
         if card.hits < _HITS_MIN or card.blocks < _BLOCKS_MIN:
             # Fades as the record does: one that is hardly any more earns nothing, though it was good.
             return replace(self, trust=Trust.WARMING, value=0.0, drift=drift)
-        value = influence_of(card.skill_low)
+        value = influence_of(min(card.skill_low, card.skill_now))
         return replace(self, trust=Trust.TRUSTED if value > 0 else Trust.SHADOW, value=value, drift=drift)
 
     def save(self) -> dict[str, Any]:

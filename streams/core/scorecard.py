@@ -4,8 +4,9 @@
     figures   the record as numbers
 
 Everything is kept in sums of fixed size, and saved as such. Time goes in blocks of ten horizons (see `skill_bound.py`).
-When a block is over, what is older weighs less: the record that a model is judged by fades over a day, and one that
-fades over a month stays beside it, so that a lucky day does not count for more than all that came before.
+When a block is over, what is older weighs less. The record that a model is judged by fades over some hundred blocks (a
+day, where the horizon is 30 s), and one that fades over a month stays beside it, so that a lucky day does not count for
+more than all that came before.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from streams.core.skill_bound import block_sums, faded, informative_blocks, no_s
 
 BLOCK_HORIZONS: Final = 10
 _DAY_MS: Final = 86_400_000.0
-_FADE_MS: Final = np.array([_DAY_MS, 30 * _DAY_MS])  # lately, in the long run
-_LATELY, _LONG = 0, 1
+# Time constants, lately, in the long run and just now: a day, a month and three hours where the horizon is 30 s.
+_FADE_BLOCKS: Final = np.array([288.0, 30 * 288.0, 36.0])
+_LATELY, _LONG, _NOW = 0, 1, 2
+_NOW_BLOCKS_MIN: Final = 2.0  # less says nothing about now
 # Bins of probability, equally wide on the scale of log odds: those of interest are near 0.
 _BINS: Final = 32
 _LOG_ODDS: Final = (-9.0, 3.0)
@@ -74,7 +77,7 @@ class Scorecard:
         self._seen_at_ms = 0
         self._open = np.zeros(len(_COUNTS))
         self._counts = np.zeros(len(_COUNTS))
-        self._sums = no_sums(len(_FADE_MS))
+        self._sums = no_sums(len(_FADE_BLOCKS))
         # How often a path had a probability in a bin: no hit, hit. Of half the size, for snapshots hold it.
         self._said = np.zeros((2, targets, _BINS), np.float32)
         self._probability = np.zeros(_BINS)  # sum, by bin
@@ -102,12 +105,12 @@ class Scorecard:
         self._seen_at_ms = now_ms
         if block == self._block:
             return None
-        first, passed = self._block < 0, max(block - self._block, 1) * BLOCK_HORIZONS * horizon_ms
+        first, passed = self._block < 0, max(block - self._block, 1)
         self._block = block
         if first:
             return None
         found = self._over(float(self._open[_YARDSTICK]), float(self._open[_YARDSTICK] - self._open[_MODEL]))
-        keep = np.exp(-passed / _FADE_MS)
+        keep = np.exp(-passed / _FADE_BLOCKS)
         self._sums = faded(self._sums, keep) + block_sums(found.yardstick, found.difference)
         self._counts = self._counts * keep[_LATELY] + self._open
         self._open = np.zeros(len(_COUNTS))
@@ -126,7 +129,7 @@ class Scorecard:
 
     def begin_anew(self) -> None:
         """Forget what is recent: another regime has begun. What holds in the long run stays."""
-        self._sums[_LATELY] = 0
+        self._sums[[_LATELY, _NOW]] = 0
         self._counts[:] = 0
         self._said[:] = 0
         self._probability[:] = 0
@@ -146,7 +149,14 @@ class Scorecard:
     @property
     def skill_low(self) -> float:
         """The lower of the two bounds, lately and in the long run; minus infinity while nothing is known."""
-        return float(skill_and_low(self._sums)[1].min())
+        return float(skill_and_low(self._sums)[1][:_NOW].min())
+
+    @property
+    def skill_now(self) -> float:
+        """Of the last hours, without a bound; infinite where they say too little."""
+        if informative_blocks(self._sums)[_NOW] < _NOW_BLOCKS_MIN:
+            return math.inf
+        return float(skill_and_low(self._sums)[0][_NOW])
 
     def figures(self) -> Figures:
         """The record of the blocks that are over."""
@@ -160,7 +170,7 @@ class Scorecard:
             brier=_ratio(model, n),
             brier_climatology=_ratio(yardstick, n),
             skill=float(skill[_LATELY]),
-            skill_low=float(low.min()),
+            skill_low=float(low[:_NOW].min()),
             auc_pooled=auc(missed.sum(axis=0), hit.sum(axis=0)),
             auc_within=auc(missed, hit),
             calibration_error=self._calibration_error(),

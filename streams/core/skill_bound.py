@@ -42,7 +42,8 @@ def block_sums(yardstick: float, difference: float) -> Array:
 
 
 def skill_and_low(sums: Array) -> tuple[Array, Array]:
-    """(rows,) skill and the lower end of its one-sided interval; NaN and minus infinity where nothing is known.
+    """(rows,) skill and the lower end of its one-sided interval; NaN and minus infinity where fewer than two blocks
+    say something.
 
     `sums`: (rows, sums), row by row its own record.
     """
@@ -52,8 +53,8 @@ def skill_and_low(sums: Array) -> tuple[Array, Array]:
         residual = np.maximum(dd - 2 * skill * cd + skill * skill * cc, 0.0)
         blocks = informative_blocks(sums)
         error = np.sqrt(residual * blocks / (blocks - 1)) / c
-        low = skill - stdtrit(np.maximum(blocks - 1, 1e-9), SURE) * error
-    return skill, np.where(blocks > 1, low, -np.inf)
+        low = skill - stdtrit(np.maximum(blocks - 1, 1.0), SURE) * error
+    return skill, np.where(blocks >= 2, low, -np.inf)
 
 
 def informative_blocks(sums: Array) -> Array:

@@ -10,6 +10,7 @@ queue grows: whoever looks at delays alone has no reason to leave it before the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,15 +59,20 @@ class Verdict:
         return self.left_in_time / max(self.episodes, 1)
 
 
-def congesting(seed: int, days: float = 1.0) -> Day:
-    """The same for the same seed; seeds of development and of judging are kept apart by who uses them."""
+def congesting(seed: int, days: float = 1.0, misleading_from: float = math.inf) -> Day:
+    """The same for the same seed; seeds of development and of judging are kept apart by who uses them.
+
+    From a day on it is misleading: every queue that grows drains again, and what is lost is lost without a warning.
+    """
     rng = np.random.default_rng([seed, 20])
     steps = round(days * DAY_STEPS)
     rtt_ms = np.column_stack([_quiet(rng, steps, level) for level in _LEVELS_MS.values()])
     episodes = []
+    full_ms = rng.uniform(14, 28)  # a path's buffer is what it is
     step = int(rng.integers(100, 400))
     while step < steps - 400:
-        episode = _congest(rng, rtt_ms[:, 0], step, real=rng.random() < 0.5)
+        congest = _mislead if step >= misleading_from * DAY_STEPS else _congest
+        episode = congest(rng, rtt_ms[:, 0], step, full_ms * rng.uniform(0.93, 1.07), real=rng.random() < 0.5)
         episodes.append(episode)
         step = episode.ends + int(rng.exponential(250)) + 60
     return Day(Trace(tuple(_LEVELS_MS), rtt_ms), episodes)
@@ -98,10 +104,9 @@ def _quiet(rng: Rng, steps: int, level_ms: float) -> Array:
     return level_ms + waves + changes + rng.gamma(2.0, rng.uniform(0.3, 1.0), steps) + spikes
 
 
-def _congest(rng: Rng, rtt_ms: Array, begins: int, *, real: bool) -> Episode:
+def _congest(rng: Rng, rtt_ms: Array, begins: int, full_ms: float, *, real: bool) -> Episode:
     """Let a queue grow on a path, and overflow if it is real; changes `rtt_ms` (steps,)."""
     ramp = int(rng.integers(20, 80))  # one to four minutes
-    full_ms = rng.uniform(12, 28)
     grown = 1.0 if real else rng.uniform(0.2, 0.7)
     queue = full_ms * grown * np.linspace(0, 1, ramp) ** rng.uniform(0.7, 2.0)
     until = begins + ramp
@@ -120,3 +125,16 @@ def _congest(rng: Rng, rtt_ms: Array, begins: int, *, real: bool) -> Episode:
         rtt_ms[lost] = np.nan
         first_lost = int(lost[0])
     return Episode(begins, first_lost, begins + len(queue))
+
+
+def _mislead(rng: Rng, rtt_ms: Array, begins: int, full_ms: float, *, real: bool) -> Episode:
+    """The queue of a real episode that drains again, or losses without one."""
+    if not real:
+        part = np.array(rtt_ms)
+        episode = _congest(rng, part, begins, full_ms, real=True)
+        rtt_ms[:] = np.where(np.isnan(part), rtt_ms, part)
+        return Episode(begins, None, episode.ends)
+    ends = begins + int(rng.integers(20, 80))
+    rtt_ms[begins:ends][rng.random(ends - begins) < 0.5] = np.nan
+    rtt_ms[begins] = np.nan
+    return Episode(begins, begins, ends)

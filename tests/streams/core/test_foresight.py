@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.records import DisruptionPrediction, Event, Policy, ReadinessRequest
-from schemas.validate import PREDICTION_WEIGHT_MAX
 from streams.core import influence
 from streams.core.engine import FailoverEngine
 from streams.core.foresight import demotion
@@ -30,15 +29,15 @@ CALM = steady(t_1=20.0, t_2=30.0, t_3=60.0)
 shares = st.floats(0, 1)
 
 
-@given(shares, shares, shares, st.floats(0, PREDICTION_WEIGHT_MAX))
-def test_a_demotion_is_never_above_0_and_grows_with_probability_and_influence(
+@given(shares, shares, shares, st.floats(0, 100))
+def test_a_demotion_is_never_above_0_and_grows_with_probability_and_influence_down_to_the_floor(
     p: float, other: float, c: float, weight: float
 ) -> None:
-    low, high = sorted((p, other))
-    less, more = demotion(np.array([low, high]), c, weight).tolist()
-    assert 0 >= less >= more > -math.inf
-    assert demotion(np.array([p]), 0.0, weight)[0] == demotion(np.array([0.0]), c, weight)[0] == 0
-    assert demotion(np.array([p]), low, weight)[0] >= demotion(np.array([p]), high, weight)[0]
+    policy, (low, high) = replace(STATED, prediction_weight=weight), sorted((p, other))
+    less, more = demotion(np.array([low, high]), c, policy).tolist()
+    assert 0 >= less >= more >= math.log(policy.utility_floor) * (1 + 1e-12)
+    assert demotion(np.array([p]), 0.0, policy)[0] == demotion(np.array([0.0]), c, policy)[0] == 0
+    assert demotion(np.array([p]), low, policy)[0] >= demotion(np.array([p]), high, policy)[0]
 
 
 # -- stories with a model that says what it is told to
@@ -49,15 +48,20 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Probabilities by target; the model says these, and its influence stays what the story makes it."""
     said = dict.fromkeys(TARGETS, 0.001)
 
-    predict = Predictor._predict
+    steps = Predictor.steps
 
-    def prescribed(self: Predictor, *given: Any) -> DisruptionPrediction:
-        found = predict(self, *given)
-        return replace(found, paths=[replace(p, probability=said[p.target_region]) for p in found.paths])
+    def prescribed(self: Predictor, *given: Any, **named: Any) -> list[DisruptionPrediction | None]:
+        return [_as_told(p, said) for p in steps(self, *given, **named)]
 
-    monkeypatch.setattr(Predictor, "_predict", prescribed)
+    monkeypatch.setattr(Predictor, "steps", prescribed)
     monkeypatch.setattr(Influence, "step", lambda self, *_: self)
     return said
+
+
+def _as_told(prediction: DisruptionPrediction | None, said: dict[str, float]) -> DisruptionPrediction | None:
+    if prediction is None:
+        return None
+    return replace(prediction, paths=[replace(p, probability=said[p.target_region]) for p in prediction.paths])
 
 
 def trusted(story: Story, value: float = 1.0) -> None:

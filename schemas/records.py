@@ -259,7 +259,7 @@ class Policy:
     publish_ranks: int = 10
     prediction_every_ms: int = 10000
     prediction_horizon_ms: int = 30000
-    disruption_loss_ratio: float = 0.5
+    disruption_loss_ratio: float = 0.05
     disruption_latency_ratio: float = 1.5
     disruption_latency_excess_ms: float = 10.0
     disruption_ticks: int = 2

@@ -13,6 +13,7 @@ Nothing is mended: the first line that says something else is an error with its 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from streams.core.panes import Flush
 from streams.core.paths import Paths
 from streams.core.prediction import Predictor
 from streams.core.skill import auc, auc_within, brier, ece, skill, skill_low
-from streams.core.views import metrics
+from streams.core.views import PathMetrics, metrics
 from streams.trace_files import csv_rows
 
 HEADER: Final = ("probe", "at_utc", "rtt_ms", "change_point")
@@ -151,9 +152,16 @@ def policy_of(step_ms: int) -> Policy:
 
 def predict(labelled: Labelled) -> Predicted:
     """Every step in order: take in what the probes saw, learn from what is three steps old, predict."""
-    policy, count = policy_of(labelled.step_ms), len(labelled.probes)
-    paths, predictor, found = Paths(), Predictor(count), list[Outcomes]()
-    regions = [f"probe-{number}" for number in range(count)]
+    policy, predictor, found = policy_of(labelled.step_ms), Predictor(len(labelled.probes)), list[Outcomes]()
+    for now_ms, seen, begun in moments(labelled, policy):
+        predictor.told(seen, begun, policy, now_ms, found.append)
+    return _that_count(labelled, found)
+
+
+def moments(labelled: Labelled, policy: Policy) -> Iterator[tuple[int, PathMetrics, Array]]:
+    """The end of each step, what is known of the paths then, and (probes,) whose change the person marked in it."""
+    count = len(labelled.probes)
+    paths, regions = Paths(), [f"probe-{number}" for number in range(count)]
     numbers = {region: number for number, region in enumerate(regions)}
     for step, (there, rtt_ms, begun) in enumerate(zip(labelled.there, labelled.rtt_ms, labelled.begun, strict=True)):
         at_ms = labelled.began_ms + step * labelled.step_ms
@@ -162,8 +170,7 @@ def predict(labelled: Labelled) -> Predicted:
         flush.add(_batch(regions, there, rtt_ms, at_ms), step, at_ms)
         for panes in flush.condense()[0].values():
             paths.fold(panes, numbers, policy, now_ms, float(now_ms))
-        predictor.told(metrics(paths, count, policy, float(now_ms)), begun, policy, now_ms, found.append)
-    return _that_count(labelled, found)
+        yield now_ms, metrics(paths, count, policy, float(now_ms)), begun
 
 
 def _batch(regions: list[str], there: Array, rtt_ms: Array, at_ms: int) -> ProbeBatch:
@@ -185,11 +192,14 @@ def _batch(regions: list[str], there: Array, rtt_ms: Array, at_ms: int) -> Probe
     )
 
 
+def that_count(labelled: Labelled) -> Array:
+    """(steps, probes) bool: not a probe's first steps, nor its last, whose horizon the file does not cover."""
+    before = np.cumsum(labelled.there, axis=0)
+    return labelled.there & (before > SKIP_STEPS) & (before[-1] - before >= HORIZON_STEPS)  # type: ignore[no-any-return]
+
+
 def _that_count(labelled: Labelled, outcomes: list[Outcomes]) -> Predicted:
-    """Of steps that the file has: not a probe's first, nor its last, whose horizon the file does not cover."""
-    there = labelled.there
-    before = np.cumsum(there, axis=0)
-    counts = there & (before > SKIP_STEPS) & (before[-1] - before >= HORIZON_STEPS)
+    counts = that_count(labelled)
     path = np.concatenate([o.path for o in outcomes] or [np.empty(0, np.int64)])
     said = np.array([(o.said_at_ms - labelled.began_ms) // labelled.step_ms - 1 for o in outcomes], np.int64)
     step = np.repeat(said, [len(o.path) for o in outcomes])

@@ -50,7 +50,7 @@ BELIEFS: Final = {
     "loss": Belief(0.1, 0.1),
     "variation": Belief(0.2, 0.5),
     "route": Belief(1.0, 0.5),
-    "rise": Belief(1.0, 1.0),
+    "rise": Belief(2.0, 2.0),
     "partial": Belief(2.0, 1.0),
     "silence": Belief(0.5, 0.5),
 }
@@ -72,7 +72,7 @@ _DAYS: Final = 7.0  # over which a time of day is remembered
 _SOME: Final = 0.3
 _SOME_OTHERS: Final = 0.07  # a path, of its neighbours
 _SOME_LOSS: Final = 0.01
-_LEAST, _SHARE_MAX = 0.01, 3.0
+_LEAST, _SHARE_MAX = 0.01, 1.0  # at 1 it is a disruption
 
 
 class Signs:

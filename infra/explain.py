@@ -13,9 +13,18 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from infra.scorecards import in_a_line
 from infra.times import clock, lasting
 from infra.words import clean, listed, number, percent, two_numbers
-from schemas.records import Candidate, DirectiveInForce, FailoverRanking, Flip, PathWeight, PathWeights
+from schemas.records import (
+    Candidate,
+    DirectiveInForce,
+    FailoverRanking,
+    Flip,
+    PathWeight,
+    PathWeights,
+    PredictionScorecard,
+)
 
 WIDTH: Final = 79
 _COSTS_SHOWN: Final = 3
@@ -98,16 +107,19 @@ class Explanation:
     directives: list[DirectiveInForce]
     directive_sentences: list[str]
     suspect_agents: list[str]
+    scorecard: PredictionScorecard | None
 
     def facts(self) -> dict[str, Any]:
         """The same as plain data."""
         return asdict(self)
 
 
-def explain(ranking: FailoverRanking, weights: PathWeights | None, now_ms: int) -> Explanation:
+def explain(
+    ranking: FailoverRanking, weights: PathWeights | None, now_ms: int, card: PredictionScorecard | None = None
+) -> Explanation:
     """The ranking as it stands at `now_ms` (Unix, ms); never raises for a valid record.
 
-    `weights`: the same primary's paths when it was decided; None: measured values are left out.
+    `weights`: the same primary's paths when it was decided; None: measured values are left out. `card`: of its model.
     """
     paths = _paths(weights)
     age_ms = now_ms - ranking.decided_at_ms
@@ -128,6 +140,7 @@ def explain(ranking: FailoverRanking, weights: PathWeights | None, now_ms: int) 
             f"{_meaning(ranking)} {_certainty(ranking)}",
             _age(ranking, now_ms, stale=stale),
             *_suspects(ranking),
+            *([in_a_line(card)] if card is not None else []),
         ],
         places=[
             _place(c, ranking, paths.get(c.region_id), flips=flips)
@@ -136,6 +149,7 @@ def explain(ranking: FailoverRanking, weights: PathWeights | None, now_ms: int) 
         directives=list(ranking.directives),
         directive_sentences=[_directive(d, now_ms) for d in ranking.directives],
         suspect_agents=list(ranking.suspect_agents),
+        scorecard=card,
     )
 
 

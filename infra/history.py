@@ -16,7 +16,15 @@ from infra.kafka.admin import topic_ids
 from infra.kafka.reader import TopicReader, offsets_at
 from schemas.codec import decode
 from schemas.errors import CodecError, ProximaError
-from schemas.records import DeadLetter, DisruptionPrediction, FailoverRanking, PathWeights, Snapshot
+from schemas.records import (
+    DeadLetter,
+    DisruptionPrediction,
+    FailoverRanking,
+    PathWeights,
+    PredictionScorecard,
+    ReadinessRequest,
+    Snapshot,
+)
 from schemas.topics import named
 from streams.core.state import from_scalars
 from streams.journal import JournalRecord
@@ -160,10 +168,18 @@ def live(
 
 def decided_at_ms(output: Output) -> int:
     """When an output was decided, in journal time; of a dead letter: when its record was appended."""
-    record = decode(output.value, FailoverRanking, PathWeights, DisruptionPrediction, DeadLetter)
-    if isinstance(record, DeadLetter):
-        return record.appended_at_ms
-    return record.predicted_at_ms if isinstance(record, DisruptionPrediction) else record.decided_at_ms
+    record = decode(output.value, *_AT)
+    return getattr(record, _AT[type(record)])  # type: ignore[no-any-return]
+
+
+_AT: Final = {
+    FailoverRanking: "decided_at_ms",
+    PathWeights: "decided_at_ms",
+    DisruptionPrediction: "predicted_at_ms",
+    PredictionScorecard: "scored_at_ms",
+    ReadinessRequest: "requested_at_ms",
+    DeadLetter: "appended_at_ms",
+}
 
 
 _END_MS: Final = 1 << 60  # later than any record: gives the end

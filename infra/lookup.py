@@ -1,4 +1,4 @@
-"""One primary's ranking at a moment, and its path weights then, without reading whole topics."""
+"""One primary's ranking at a moment, its path weights and its scorecard then, without reading whole topics."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from infra.history import records
 from infra.kafka.reader import offsets_at
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.records import FailoverRanking, PathWeights
+from schemas.records import FailoverRanking, PathWeights, PredictionScorecard
 from schemas.topics import named, partition_of
 
 # So far back from the moment it is looked, one after the other; None: everything that is kept.
 _WINDOWS_MS: Final = (120_000, 7_200_000, 2 * 86_400_000, None)
 # A ranking is appended after it was decided, later still by a worker that catches up.
 _WRITTEN_LATER_MS: Final = 300_000
+_SCORED_WITHIN_MS: Final = 600_000
 _END_MS: Final = 1 << 60
-R = TypeVar("R", FailoverRanking, PathWeights)
+R = TypeVar("R", FailoverRanking, PathWeights, PredictionScorecard)
 
 
 class Lookup:
@@ -43,6 +44,14 @@ class Lookup:
         best: PathWeights | None = None
         for found in self._records(PathWeights, "path-weights", at_ms, _WINDOWS_MS[0]):
             if found.decided_at_ms <= at_ms and (best is None or found.decided_at_ms >= best.decided_at_ms):
+                best = found
+        return best
+
+    def scorecard(self, at_ms: int) -> PredictionScorecard | None:
+        """The record of its model at a moment, or shortly before; None when it is kept no more."""
+        best: PredictionScorecard | None = None
+        for found in self._records(PredictionScorecard, "prediction-scorecards", at_ms, _SCORED_WITHIN_MS):
+            if found.scored_at_ms <= at_ms and (best is None or found.scored_at_ms >= best.scored_at_ms):
                 best = found
         return best
 

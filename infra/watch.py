@@ -20,14 +20,24 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.kafka.reader import TopicReader
+from infra.scorecards import in_a_line
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.records import Candidate, DisruptionPrediction, Event, FailoverRanking, PathWeight, PathWeights
+from schemas.records import (
+    Candidate,
+    DisruptionPrediction,
+    Event,
+    FailoverRanking,
+    PathWeight,
+    PathWeights,
+    PredictionScorecard,
+)
 from schemas.topics import named
 
 # Of each partition, so many of the last records are read at the start: enough for every primary's heartbeat.
 _RANKINGS_BACK: Final = 200
 _PATHS_BACK: Final = 50
+_OF_PATHS: Final = ("path-weights", "disruption-predictions", "prediction-scorecards")
 _CANDIDATES_SHOWN: Final = 3
 _PIPED_WIDTH: Final = 140
 _WIDE: Final = 110
@@ -57,11 +67,12 @@ class View:
         self.changes: dict[str, FailoverRanking] = {}  # the latest that was no routine
         self.weights: dict[str, PathWeights] = {}
         self.predictions: dict[str, DisruptionPrediction] = {}
+        self.scorecards: dict[str, PredictionScorecard] = {}
 
     def take(self, value: bytes) -> bool:
         """Fold a record in; True when somebody who looks now and then should look now."""
         try:
-            record = decode(value, FailoverRanking, PathWeights, DisruptionPrediction)
+            record = decode(value, FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard)
         except CodecError:
             return False  # a sink has made a dead letter of it
         primary = record.primary_region
@@ -72,6 +83,10 @@ class View:
         if isinstance(record, DisruptionPrediction):
             if primary not in self.predictions or record.predicted_at_ms >= self.predictions[primary].predicted_at_ms:
                 self.predictions[primary] = record
+            return False
+        if isinstance(record, PredictionScorecard):
+            if primary not in self.scorecards or record.scored_at_ms >= self.scorecards[primary].scored_at_ms:
+                self.scorecards[primary] = record
             return False
         if primary in self.rankings and record.sequence <= self.rankings[primary].sequence:
             return False
@@ -154,7 +169,9 @@ def paths(view: View, primary: str, now_ms: int) -> RenderableType:
             candidate.ineligible_reason or ("in use" if region == ranking.target_region else ""),
             style="bold" if region == ranking.target_region else "" if candidate.eligible else "dim",
         )
-    return Group(_headline(ranking, view.changes[primary], now_ms), Text(), table)
+    card = view.scorecards.get(primary)
+    below = [] if card is None else [Text(), Text(in_a_line(card), style="dim")]
+    return Group(_headline(ranking, view.changes[primary], now_ms), Text(), table, *below)
 
 
 def run_view(
@@ -214,7 +231,9 @@ def read_until_now(reader: TopicReader, view: View, primary: str | None, timeout
 def _starts(prefix: str, primary: str | None) -> dict[str, int]:
     starts = {named(prefix, "failover-rankings"): _RANKINGS_BACK}
     if primary is not None:
-        starts |= {named(prefix, t): _PATHS_BACK for t in ("path-weights", "disruption-predictions")}
+        starts |= {
+            named(prefix, t): _PATHS_BACK for t in ("path-weights", "disruption-predictions", "prediction-scorecards")
+        }
     return starts
 
 

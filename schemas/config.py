@@ -64,6 +64,9 @@ class Decide(Section):
     checkpoint_every_ms: int = Field(
         24 * 3600 * 1000, ge=1000, description="of journal time: a replay folds so much, at most, before its beginning"
     )
+    warm_up_ms: int = Field(
+        2 * 24 * 3600 * 1000, ge=0, description="of journal time: so much history does a new model learn from, aside"
+    )
 
 
 class Worker(Section):

@@ -74,6 +74,9 @@ class Event(StrEnum):
     DIRECTIVE_REJECTED = "DIRECTIVE_REJECTED"
     DIRECTIVE_ENDED = "DIRECTIVE_ENDED"
     AGENTS_CHANGED = "AGENTS_CHANGED"
+    PREDICTION_WARMED = "PREDICTION_WARMED"
+    PREDICTION_TRUSTED = "PREDICTION_TRUSTED"
+    PREDICTION_DISTRUSTED = "PREDICTION_DISTRUSTED"
     GAP = "GAP"
     HEARTBEAT = "HEARTBEAT"
 
@@ -257,9 +260,12 @@ class Policy:
     publish_ranks: int = 10
     prediction_every_ms: int = 10000
     prediction_horizon_ms: int = 30000
-    disruption_loss_ratio: float = 0.5
+    disruption_loss_ratio: float = 0.05
     disruption_latency_ratio: float = 1.5
     disruption_latency_excess_ms: float = 10.0
+    disruption_ticks: int = 2
+    prediction_weight: float = 2.5
+    alarm_probability: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +408,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelWarmed:
+    primary_region: str
+    model: str
+    since_ms: int
+    until_ms: int
+    targets: list[str]
+    scalars: str
+    columns: list[Column]
+
+
+@dataclass(frozen=True, slots=True)
 class PathWeight:
     """One path of `PathWeights`."""
 
@@ -455,6 +472,51 @@ class DisruptionPrediction:
     influence: float
     labels_learnt: int
     paths: list[PathPrediction]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    probability: float
+    hit_ratio: float
+    outcomes: float
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionScorecard:
+    primary_region: str
+    scored_at_ms: int
+    model: str
+    horizon_ms: int
+    trust: str
+    influence: float
+    outcomes: float
+    hits: float
+    drifts: int
+    drifted_at_ms: int | None = None
+    brier: float | None = None
+    brier_climatology: float | None = None
+    skill: float | None = None
+    skill_low: float | None = None
+    auc_pooled: float | None = None
+    auc_within: float | None = None
+    calibration_error: float | None = None
+    calibration: list[CalibrationBin] = field(default_factory=list)
+    foretold_ratio: float | None = None
+    lead_ms: float | None = None
+    false_alarms_per_day: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessRequest:
+    primary_region: str
+    candidate_region: str
+    target_region: str
+    requested_at_ms: int
+    expires_at_ms: int
+    probability: float
+    influence: float
+    model: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,9 +602,12 @@ Record = (
     | Observation
     | PathPanes
     | EngineChanged
+    | ModelWarmed
     | Snapshot
     | PathWeights
     | DisruptionPrediction
+    | PredictionScorecard
+    | ReadinessRequest
     | FailoverRanking
     | DeadLetter
 )
@@ -561,9 +626,12 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         Observation,
         PathPanes,
         EngineChanged,
+        ModelWarmed,
         Snapshot,
         PathWeights,
         DisruptionPrediction,
+        PredictionScorecard,
+        ReadinessRequest,
         FailoverRanking,
         DeadLetter,
     )

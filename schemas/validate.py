@@ -269,13 +269,17 @@ def policy_mistakes(p: Policy) -> list[str]:
             found.append(f"policy.{name} must be above 0, 1 at most")
     for name in ("stale_after_ms", "heartbeat_ms", "down_after_probes", "confidence_samples", "proximity_scale_km",
                  "prediction_every_ms", "prediction_horizon_ms", "publish_ranks", "quorum_ratio",
-                 "ejection_forgive_ms"):  # fmt: skip
+                 "ejection_forgive_ms", "disruption_ticks"):  # fmt: skip
         if getattr(p, name) <= 0:
             found.append(f"policy.{name} must be above 0")
     taus = ("fast_tau_ms", "slow_tau_ms")
     found += [f"policy.{n} must be 1 ms to a day" for n in taus if not 1 <= getattr(p, n) <= TTL_MS_MAX]
     shares = [spec.name for spec in fields(p) if spec.name.endswith(("_exponent", "_ratio"))]
     found += [f"policy.{n} must be 100 at most" for n in shares if getattr(p, n) > 100]
+    if not 0 <= p.prediction_weight <= 100:
+        found.append("policy.prediction_weight must be 0 to 100")
+    if not 0 < p.alarm_probability <= 1:
+        found.append("policy.alarm_probability must be above 0, 1 at most")
     if p.latency_exponent + p.loss_exponent <= 0:
         found.append("policy.latency_exponent and policy.loss_exponent cannot both be 0")
     return found + _hold_down_mistakes(p)

@@ -10,6 +10,7 @@
     app.py        Faust and aiokafka, and everything that they do wrong; the only importer of both
     replay.py     a journal folded again, from a file or from the topic; parallel.py, by several processes
     backtest.py   history under other policies, beside yardsticks; backtest_journal.py does it with a journal
+    warmup.py     a new model learns from the journal's history, beside the fold
     trace_files.py   a directory of recorded round-trip times
 
 May import schemas; never producers, sinks or infra.

@@ -4,6 +4,7 @@
     a record             folded; what it makes us publish is sent at once
     every few seconds    a snapshot round: outputs confirmed, then the primaries' snapshots, then the partition's own,
                          then the offset committed
+    a model is new       it learns from the history beside all that, and what it learnt goes into the journal
     once a day           the round's snapshots go to the checkpoints too, which are kept as long as the journal
     partition revoked    its state is dropped
 
@@ -27,10 +28,12 @@ from streams.broker import Broker, Place
 from streams.core.engine import ENGINE_VERSION, FailoverEngine
 from streams.fold import JournalFold
 from streams.journal import JournalRecord
+from streams.warmup import Warmup
 
 JOURNAL: Final = "observations"
 SNAPSHOTS: Final = "engine-snapshots"
 CHECKPOINTS: Final = "engine-checkpoints"
+_HISTORY_RECORDS: Final = 5000  # read at once for a new model
 _ROUND_RECORDS_MAX: Final = 2000  # between two rounds when catching up: a bound on memory and on folding again
 
 
@@ -45,6 +48,7 @@ class _Partition:
     records: int = 0
     checkpoint: int = 0  # which interval of journal time the last one was made in; 0: none by us
     sent: list[Awaitable[object]] = field(default_factory=list)
+    warming: asyncio.Task[None] | None = None
 
 
 class Decide:
@@ -104,7 +108,35 @@ class Decide:
         first = fold.next_offset if fold.next_offset is not None else 0
         p = _Partition(fold, generation, first, time.monotonic())
         self._partitions[place] = p
+        if self._config.warm_up_ms and any(engine.is_cold for engine in fold.engines.values()):
+            p.warming = asyncio.create_task(self._warm_up(place, p))
         return p
+
+    async def _warm_up(self, place: Place, p: _Partition) -> None:
+        """Let new models learn from the history, beside the fold; what they learnt goes into the journal."""
+        end, since_ms = p.next_offset, p.fold.clock_ms - self._config.warm_up_ms
+        warmup = Warmup(p.fold)
+        first = await self._offset_at(place, since_ms, end)
+        for begin in range(first, end, _HISTORY_RECORDS):
+            records = await self._broker.read(place, begin, min(begin + _HISTORY_RECORDS, end))
+            await asyncio.to_thread(warmup.take, records)
+            if p.generation != self._broker.generation():  # whoever has it now begins anew
+                return
+        for model in warmup.models():
+            key = model.primary_region.encode()
+            await (await self._broker.send(JOURNAL, key, encode(model), place.partition))
+
+    async def _offset_at(self, place: Place, at_ms: int, end: int) -> int:
+        """The first offset appended at that time or later; append times only grow."""
+        low, high = min(await self._broker.earliest(place), end), end
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._broker.read(place, middle, middle + 1)
+            if found and found[0].appended_at_ms < at_ms:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     async def _catch_up(self, place: Place, p: _Partition, end: int) -> None:
         """Records that Faust did not bring are read directly; those that the broker no longer has are a GAP."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from schemas.codec import decode, encode, encode_identified, from_plain, to_plain
 from schemas.errors import CodecError
@@ -31,10 +31,13 @@ from schemas.records import (
     FailoverConfiguration,
     FailoverRanking,
     InjectedMetric,
+    ModelWarmed,
     Observation,
     OperatorDirective,
     PathPanes,
     PathWeights,
+    PredictionScorecard,
+    ReadinessRequest,
     Reason,
     Record,
     Region,
@@ -50,7 +53,9 @@ from streams.core.state import from_columns, from_scalars, to_columns, to_scalar
 from streams.journal import JournalRecord
 from streams.letters import letter
 
+F = TypeVar("F", bound="JournalFold")
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
+_Content = Observation | Tick | EngineChanged | ModelWarmed
 _BODIES: Final = (
     PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, FailoverConfiguration, RegionCatalog,
     OperatorDirective
@@ -117,6 +122,22 @@ class JournalFold:
         """Restored from another engine version, and its change not folded yet: nothing is published."""
         return self._other_version is not None
 
+    def begun_anew(self, fold: type[F], engine: Callable[[type[FailoverEngine]], type[FailoverEngine]]) -> F:
+        """Another fold of the same partition, whose engines have today's configurations and have seen nothing yet."""
+        other = fold(
+            topic=self._topic,
+            topic_id=self._topic_id,
+            partition=self.partition,
+            tick_ms=self._tick_ms,
+            phase_ms=self._phase_ms,
+            engine=engine(self._engine),
+            topics=(),
+        )
+        other._catalogue, other._catalogue_version = dict(self._catalogue), self._catalogue_version
+        other.engines = {p: other._engine(e.configuration, other._catalogue) for p, e in self.engines.items()}
+        other.snapshots()  # what a rollback begins from
+        return other
+
     # -- folding ----------------------------------------------------------------------------------------------------
 
     def apply(self, record: JournalRecord) -> list[Output]:
@@ -168,9 +189,11 @@ class JournalFold:
 
     def _fold(self, record: JournalRecord) -> list[Output]:
         try:
-            content: Observation | Tick | EngineChanged = decode(record.value, Observation, Tick, EngineChanged)
+            content: _Content = decode(record.value, Observation, Tick, EngineChanged, ModelWarmed)
             if isinstance(content, EngineChanged):
                 return self._engine_changed(content, record)
+            if isinstance(content, ModelWarmed):
+                return self._model_warmed(content, record)
             if isinstance(content, Tick) or self._seen(content.source):
                 return []
             body: Record = decode(content.body, *_BODIES)
@@ -320,6 +343,11 @@ class JournalFold:
                     engine.unmute(change.sequences.get(primary, 0))
         return []
 
+    def _model_warmed(self, model: ModelWarmed, record: JournalRecord) -> list[Output]:
+        if model.primary_region in self.engines:
+            self._guarded(model.primary_region, record, lambda e: e.adopt_model(model))
+        return []
+
     def _strangers(self, regions: Iterable[str], engine: FailoverEngine) -> list[str]:
         known = engine.candidates
         strangers = {region for region in regions if region not in known and region not in self._catalogue}
@@ -407,4 +435,6 @@ _TOPIC_OF: Final[dict[type[Published], str]] = {
     FailoverRanking: "failover-rankings",
     PathWeights: "path-weights",
     DisruptionPrediction: "disruption-predictions",
+    PredictionScorecard: "prediction-scorecards",
+    ReadinessRequest: "readiness-requests",
 }

@@ -60,7 +60,7 @@ def read_series(path: Path) -> tuple[list[int], Array]:
     """Steps and (steps,) round-trip times of one file, NaN where the probe was lost; raises TraceError."""
     steps: list[int] = []
     rtt_ms: list[float] = []
-    rows = _rows(path)
+    rows = csv_rows(path)
     header = next(rows, (1, []))[1]
     if tuple(header) != HEADER:
         raise TraceError(f"the header is {','.join(header)[:60]!r}, not {','.join(HEADER)!r}", where=f"{path}, line 1")
@@ -102,8 +102,8 @@ def _files(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and values of every line that is not empty."""
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Number and values of every line that is not empty, of a .csv or .csv.gz; raises TraceError."""
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")

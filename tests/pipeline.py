@@ -421,7 +421,8 @@ def judge(
 
     rankings, repeated = _rankings(pipeline, due["failover-rankings"])
     decided_at = _exactly(pipeline.read("path-weights"), due["path-weights"], "path-weights")
-    _exactly(pipeline.read("disruption-predictions"), due["disruption-predictions"], "disruption-predictions")
+    for topic in ("disruption-predictions", "prediction-scorecards"):
+        _exactly(pipeline.read(topic), due[topic], topic)
     found = {(_place(d), d.found_by): d for d in _decoded(pipeline.read("dead-letters"), DeadLetter)}
     if letters:
         folded = {encode(d) for d in found.values() if d.found_by == "decide"}

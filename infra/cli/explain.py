@@ -31,7 +31,7 @@ def explain(
     """Say in sentences where traffic would go, why, and what would change it.
 
     Every candidate with what its place is due to, the smallest change that would put it first, who is not eligible and
-    why, operators' directives, and how old and how sure it all is.
+    why, how well its model predicts, operators' directives, and how old and how sure it all is.
 
     \b
     Examples:
@@ -56,7 +56,8 @@ def explain(
             do="rankings are kept for 30 d, after 7 d only the latest; `proxima watch` shows who has one",
         )
     weights = lookup.weights(ranking.decided_at_ms)
-    found = words.explain(ranking, weights, time.time_ns() // 1_000_000 if at_ms is None else at_ms)
+    card = lookup.scorecard(ranking.decided_at_ms)
+    found = words.explain(ranking, weights, time.time_ns() // 1_000_000 if at_ms is None else at_ms, card)
     if as_json:
         say_json(finite(found.facts()))
     else:

@@ -15,6 +15,14 @@
     shown.py        what the last published ranking said, and whether another is due
     reason.py       a ranking's reason, as a sentence
     prediction.py   disruptions learnt online; the only importer of river
+    outcomes.py     what was said of paths and what came of it; climatology, the yardstick
+    skill_bound.py  how surely a model is better than that
+    alarms.py       leads and false alarms
+    scorecard.py    a model's record, in sums of fixed size
+    drift.py        Page-Hinkley: whether a mean has fallen
+    influence.py    how far a model may count
+    foresight.py    what follows for the scores: scorecard, influence, demotion
+    readiness.py    whom to ask in time whether it is ready
     engine.py       FailoverEngine: all of it for one primary
     state.py        an engine's state as columns and scalars, to a snapshot and back
 

@@ -29,39 +29,49 @@ from schemas.records import (
     FailoverRanking,
     InjectedMetric,
     Mode,
+    ModelWarmed,
     OperatorDirective,
     PathPanes,
     PathWeights,
+    Policy,
+    PredictionScorecard,
+    ReadinessRequest,
     Region,
+    RouteChange,
     RouteEvent,
 )
 from streams.core.baseline import baseline_weights, great_circle_km
 from streams.core.damping import Damping
 from streams.core.directives import Directives, Orders
+from streams.core.foresight import Foreseen, Foresight, trust_events
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
 from streams.core.injected import Injected
+from streams.core.outcomes import Outcomes
 from streams.core.paths import Paths
-from streams.core.prediction import Predictor
+from streams.core.prediction import MODEL, Predictor
 from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
+from streams.core.readiness import Outlook, Readiness
 from streams.core.reason import sentence
 from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
+from streams.core.state import from_columns, from_scalars
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
-from streams.core.views import metrics_at
+from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
 ENGINE_VERSION: Final = "3"
 # Why a target in use was left, that failback has to wait for.
 _FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
-Published = FailoverRanking | PathWeights | DisruptionPrediction
+Published = FailoverRanking | PathWeights | DisruptionPrediction | PredictionScorecard | ReadinessRequest
 Catalogue = Mapping[str, Region]
 
 
 class FailoverEngine:
     """One primary region; made by its first configuration."""
 
-    says_weights: ClassVar = True  # a replay for the rankings alone need not hear of every path at every tick
+    # A replay for the rankings alone need not hear of every path at every tick, nor how well its model does.
+    says_weights: ClassVar = True
     runs_ahead: ClassVar = True  # whether `run` does what `panes` and `tick` do; not with others in their place
 
     def __init_subclass__(cls) -> None:
@@ -76,6 +86,8 @@ class FailoverEngine:
         candidates = len(configuration.potential_failover_regions)
         self._paths = Paths()
         self._predictor = Predictor(candidates)
+        self._foresight = Foresight(candidates, MODEL)
+        self._readiness = Readiness()
         self._hold = HoldDown()
         self._damping = Damping(candidates)
         self._previous: str | None = None
@@ -127,6 +139,9 @@ class FailoverEngine:
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
+        if event.kind != RouteChange.PEER_UP:
+            concerned = [self._numbers[r.region_id] for r in event.regions if r.region_id in self._numbers]
+            self._predictor.route_changed(concerned, self.configuration.policy, now_ms)
         return self._routes.take(event, self._numbers, self.configuration.policy.quorum_ratio, now_ms)
 
     def direct(self, directive: OperatorDirective, now_ms: int) -> bool:
@@ -151,6 +166,7 @@ class FailoverEngine:
         place = {i: new[r] for i, r in enumerate(in_force.potential_failover_regions) if r in new}
         self._paths.renumber(place)
         self._predictor.renumber(place, len(new))
+        self._foresight.renumber(place, len(new))
         self._damping = self._damping.renumber(place, len(new))
         bandwidth, self._bandwidth = self._bandwidth, np.full(len(new), np.nan)
         for before, after in place.items():
@@ -252,6 +268,7 @@ class FailoverEngine:
         for also in (said.unhealthy, no_route):
             dead = dead if also is None else dead | also
         ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
+        foreseen = self._foresee(measured, now_ms)
         ranks = rank_at(
             regions,
             measured,
@@ -265,35 +282,59 @@ class FailoverEngine:
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
             ejected=None if ejected is None else ejected.reshape(-1),
+            demotion=_demotion(foreseen, policy),
             name_order=self._name_order,
             scale=self._scale,
         )
-        predictions = self._predictor.steps(self.primary, regions, measured, policy, now_ms)
         # About the primary itself, one source is a suspicion and no verdict: prepare, do not move.
         advice = Advice.PREPARE if said.primary_unhealthy else Advice.HOLD
         published = []
-        for number, prediction in enumerate(predictions):
+        for number, each in enumerate(foreseen):
             self._evidence_at_ms = evidence_at_ms[number]
-            published.append(self._publish(ranks.at(number), prediction, orders, advice, now_ms[number]))
+            published.append(self._publish(ranks.at(number), each, orders, advice, now_ms[number]))
         return published
 
+    def _foresee(self, measured: PathMetrics, now_ms: Sequence[int]) -> list[Foreseen]:
+        """Of each tick what is predicted, and how far it counts."""
+        policy, regions = self.configuration.policy, self.configuration.potential_failover_regions
+        outcomes: list[Outcomes] = []
+        predictions = self._predictor.steps(self.primary, regions, measured, policy, now_ms, judge=outcomes.append)
+        return self._foresight.steps(
+            self.primary, self._numbers, predictions, outcomes, policy=policy, now_ms=now_ms, says=self.says_weights
+        )
+
     def _publish(
-        self, ranked: Ranked, prediction: DisruptionPrediction | None, orders: Orders, advice: Advice, now_ms: int
+        self, ranked: Ranked, foreseen: Foreseen, orders: Orders, advice: Advice, now_ms: int
     ) -> list[Published]:
         published: list[Published] = []
         if self.says_weights:
             weights = path_weights(ranked, self._bandwidth)
             published.append(PathWeights(self.primary, now_ms, self._evidence_at_ms, ranked.regions, **weights))
-        if prediction is not None:
-            self._predicted = {p.target_region: p.probability for p in prediction.paths}
-            published.append(prediction)
+        if foreseen.prediction is not None:
+            self._predicted = {p.target_region: p.probability for p in foreseen.prediction.paths}
+            published.append(foreseen.prediction)
+        if foreseen.scorecard is not None:
+            published.append(foreseen.scorecard)
+        self._events += foreseen.events
         ranking = self._ranking(ranked, orders, advice, now_ms)
         if ranking is not None:
             published.append(ranking)
-        if not self.muted:
-            return published
-        self.sequence -= ranking is not None
-        return []
+        if self.muted:
+            self.sequence -= ranking is not None
+            return []
+        outlook = self._outlook(ranked, foreseen)
+        self._readiness, request = self._readiness.step(self.primary, outlook, self.configuration.policy, now_ms)
+        return published if request is None else [*published, request]
+
+    def _outlook(self, ranked: Ranked, foreseen: Foreseen) -> Outlook | None:
+        """What is ahead of the target in use, while the model is trusted."""
+        target = self._hold.target
+        if not foreseen.influence or target not in self._numbers:
+            return None
+        able = (ranked.regions[i] for i in ranked.order.tolist() if ranked.eligible[i])
+        runner_up = next((region for region in able if region != target), None)
+        probability = float(foreseen.probability[self._numbers[target]])
+        return Outlook(target, probability, foreseen.influence, runner_up, self._foresight.model)
 
     def unmute(self, highest_sequence: int) -> None:
         """Another engine version decided before: go on above its numbers, and say at once how things stand."""
@@ -377,12 +418,45 @@ class FailoverEngine:
         self._failed = None
         return [Event.TARGET_CHANGED, Event.TARGET_RESTORED]
 
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_cold(self) -> bool:
+        """Its model took another's place, and has not been warmed up by the history yet."""
+        return self._foresight.is_cold
+
+    def save_model(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What was learnt, and how well: scalars and arrays."""
+        predictor, predictor_arrays = self._predictor.save()
+        foresight, foresight_arrays = self._foresight.save()
+        arrays = {f"predictor.{name}": value for name, value in predictor_arrays.items()}
+        arrays |= {f"foresight.{name}": value for name, value in foresight_arrays.items()}
+        return {"predictor": predictor, "foresight": foresight}, arrays
+
+    def adopt_model(self, warmed: ModelWarmed) -> None:
+        """Take over what was learnt from the history, unless more was learnt here; the next ranking says so."""
+        if warmed.model != MODEL:
+            return
+        self._foresight.is_cold = False
+        scalars, arrays = from_scalars(warmed.scalars), from_columns(warmed.columns)
+        predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."), len(warmed.targets))
+        if predictor.labels_learnt <= self._predictor.labels_learnt:
+            return
+        targets, before = len(self._numbers), self._foresight.influence
+        foresight = Foresight.load(scalars["foresight"], _part(arrays, "foresight."), len(warmed.targets), MODEL)
+        place = {i: self._numbers[r] for i, r in enumerate(warmed.targets) if r in self._numbers}
+        predictor.renumber(place, targets)  # what waited for labels there does so no more
+        foresight.renumber(place, targets)
+        self._predictor, self._foresight = predictor, foresight
+        self._events.append(Event.PREDICTION_WARMED)
+        self._events += trust_events(before, foresight.influence)
+
     # -- state ------------------------------------------------------------------------------------------------------
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Scalars and arrays for a snapshot."""
         paths, path_arrays = self._paths.save()
-        predictor, predictor_arrays = self._predictor.save()
+        model, model_arrays = self.save_model()
         shown = {name: value for name, value in asdict(self._shown).items() if name not in ("eligible", "scores")}
         scalars = {
             "configuration": to_plain(self.configuration),
@@ -398,7 +472,8 @@ class FailoverEngine:
             "directives": self._directives.save(),
             "predicted": self._predicted,
             "paths": paths,
-            "predictor": predictor,
+            "readiness": asdict(self._readiness),
+            **model,
         }
         arrays = {
             "bandwidth": self._bandwidth,
@@ -409,7 +484,7 @@ class FailoverEngine:
             "shown.scores": self._shown.scores,
             **{f"damping.{name}": value for name, value in self._damping.save().items()},
             **{f"paths.{name}": value for name, value in path_arrays.items()},
-            **{f"predictor.{name}": value for name, value in predictor_arrays.items()},
+            **model_arrays,
         }
         return scalars, arrays
 
@@ -434,13 +509,23 @@ class FailoverEngine:
         engine._directives = Directives.load(scalars.get("directives", []))
         engine._predicted = scalars["predicted"]
         engine._paths = Paths.load(scalars["paths"], _part(arrays, "paths."))
-        engine._predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."))
+        engine._predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."), len(engine.candidates))
+        foresight = scalars.get("foresight", {}), _part(arrays, "foresight.")
+        engine._foresight = Foresight.load(*foresight, len(engine.candidates), MODEL)
+        engine._readiness = Readiness(**scalars.get("readiness", {}))
         damping = _part(arrays, "damping.")
         engine._damping = Damping.load(damping) if damping else engine._damping
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]
         engine._capacity, engine._distance_km = arrays["capacity"], arrays["distance_km"]
         engine._number_candidates()
         return engine
+
+
+def _demotion(foreseen: Sequence[Foreseen], policy: Policy) -> Array | None:
+    """(ticks * targets,) what predictions add to ln score; None: none counts at any of these ticks."""
+    if not any(each.influence for each in foreseen):
+        return None
+    return np.concatenate([each.demotion(policy) for each in foreseen])
 
 
 def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:

@@ -1,6 +1,8 @@
 """Gates, scores and order of a primary's candidates, and why.
 
-    score = baseline^beta x network x readiness        (each contribution is a logarithm; they sum to ln score)
+    score = baseline^beta x network x readiness x (1 - prediction)
+
+Each contribution is a logarithm; they sum to ln score. That of a prediction is there where one counts.
 
 Gates come first: a candidate that fails one is not eligible, with the reason, however good its score. The order is by
 eligibility, then score (rounded to 6 digits), then region id.
@@ -90,8 +92,12 @@ class Ranked:
     def contributions(self) -> dict[str, Array]:
         """(regions,) logarithm of each factor, rounded; they sum to that of the score."""
         baseline = self.policy.baseline_exponent * np.log(self.ranks.baseline[self.cells])
-        rows = significant(np.vstack((baseline, self.parts.contributions, self.parts.uncertainty)))
-        return dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
+        rows = baseline, *self.parts.contributions, self.parts.uncertainty
+        found = dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
+        demotion = self.ranks.demotion
+        if demotion is not None and np.count_nonzero(demotion[self.cells]):
+            found["prediction"] = demotion[self.cells]
+        return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
 
     @cached_property
     def normalized(self) -> Array:
@@ -162,6 +168,7 @@ class Ranks(NamedTuple):
     suspects: list[tuple[str, ...]]
     parts: NetworkWeight
     policy: Policy
+    demotion: Array | None  # logarithms, 0 or less; None: no prediction counts
 
     def at(self, moment: int) -> Ranked:
         """One of the moments."""
@@ -193,6 +200,7 @@ def rank(
     drained: Array | None = None,
     no_route: Array | None = None,
     ejected: Array | None = None,
+    demotion: Array | None = None,
     name_order: Array | None = None,
     scale: Scale | None = None,
 ) -> Ranked:
@@ -216,6 +224,7 @@ def rank(
         drained=drained,
         no_route=no_route,
         ejected=ejected,
+        demotion=demotion,
         name_order=np.argsort(np.argsort(regions)) if name_order is None else name_order,
         scale=scale or Scale.of(policy),
     ).at(0)
@@ -235,12 +244,14 @@ def rank_at(
     drained: Array | None,
     no_route: Array | None,
     ejected: Array | None,
+    demotion: Array | None,
     name_order: Array,
     scale: Scale,
 ) -> Ranks:
     """The same at several moments, whose suspects are given.
 
-    Shapes: `metrics` and `ejected` (moments * regions,), moment by moment; the rest as `rank` has it, all the time.
+    Shapes: `metrics`, `ejected`, `demotion` (moments * regions,), moment by moment; the rest as `rank` has it, all the
+    time.
     """
     moments, count = len(suspects), len(regions)
     if moments > 1:
@@ -254,6 +265,8 @@ def rank_at(
     parts = network_weight(measured, injected, metrics.confidence, policy, scale)
     log_network = parts.contributions.sum(axis=0) + parts.uncertainty
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
+    if demotion is not None:
+        log_score = log_score + demotion
     score = significant(np.exp(log_score))
     fresh = _fresh(metrics, policy)
     silent = np.isnan(metrics.age_ms)
@@ -295,6 +308,7 @@ def rank_at(
         suspects=suspects,
         parts=parts,
         policy=policy,
+        demotion=demotion,
     )
 
 

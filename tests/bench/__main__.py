@@ -11,6 +11,8 @@ BENCHES = (
     "fold_speed",
     "engine_speed",
     "routes_speed",
+    "prediction_speed",
+    "prediction_models",
     "day_replay",
     "probe_accuracy",
     "probe_scale",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -41,3 +42,15 @@ def test_the_built_in_policy_reaches_its_targets(folder: str) -> None:
     print(f"{folder}: regret {found.regret_ms:.2f} ms, {found.switches} switches")
     assert found.regret_ms <= regret_ms_max
     assert found.switches <= switches_max
+
+
+@pytest.mark.parametrize("folder", TARGETS)
+def test_predictions_cost_two_percent_of_the_regret_at_most(folder: str) -> None:
+    trace = read_trace(DATA / folder)
+    course = course_of(trace, TIMEOUT_MS)
+    with_ms, without_ms = (
+        score([(course, run_trace(trace, replace(Policy(), prediction_weight=weight)))], TIMEOUT_MS).regret_ms
+        for weight in (Policy().prediction_weight, 0.0)
+    )
+    print(f"{folder}: regret {with_ms:.3f} ms with predictions, {without_ms:.3f} ms without")
+    assert with_ms <= 1.02 * without_ms

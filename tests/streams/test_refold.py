@@ -26,7 +26,10 @@ from tests.streams.core.story import TARGETS, Network, Seen, Story
 from tests.streams.core.test_whatever_comes import AGENTS, a_network, a_policy, something
 from tests.streams.test_determinism import journal
 
-_TOPICS = ("failover-rankings", "path-weights", "disruption-predictions", "dead-letters")
+_TOPICS = (
+    "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "readiness-requests",
+    "dead-letters",
+)  # fmt: skip
 
 
 class Ahead(Refold):

@@ -50,4 +50,7 @@ STATED: Final = Policy(
     disruption_loss_ratio=0.5,
     disruption_latency_ratio=1.5,
     disruption_latency_excess_ms=10.0,
+    disruption_ticks=2,
+    prediction_weight=0.9,
+    alarm_probability=0.25,
 )

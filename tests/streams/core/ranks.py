@@ -41,6 +41,7 @@ class Path:
     healthy: float = NAN
     said_latency_ms: float = NAN
     said_loss_ratio: float = NAN
+    demotion: float = 0.0  # by a prediction; a logarithm
 
 
 def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
@@ -79,6 +80,7 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         drained=column("drained", bool),
         no_route=column("no_route", bool),
         ejected=column("ejected", bool),
+        demotion=column("demotion") if column("demotion").any() else None,
     )
 
 
@@ -115,6 +117,7 @@ PATH: Final = st.builds(
     healthy=st.sampled_from([NAN, 0.0, 1.0]),
     said_latency_ms=maybe(st.floats(0, 2000)),
     said_loss_ratio=maybe(st.floats(0, 1)),
+    demotion=st.sampled_from([0.0, 0.0, -1e-9, -0.05, -0.7, -3.9]),
 )
 REGIONS: Final = [f"t-{i}" for i in range(9)]
 PATHS: Final = st.dictionaries(st.sampled_from(REGIONS), PATH, min_size=1, max_size=8)

@@ -15,6 +15,8 @@ from schemas.records import (
     Outcome,
     PathWeights,
     Policy,
+    PredictionScorecard,
+    ReadinessRequest,
     Record,
     Region,
     RegionCatalog,
@@ -33,6 +35,9 @@ TARGETS: Final = ("t-1", "t-2", "t-3")
 CATALOGUE: Final = RegionCatalog(
     1, [Region(PRIMARY, 50.0, 8.0), Region("t-1", 50.0, 20.0), Region("t-2", 50.0, -4.0), Region("t-3", 50.0, 20.0)]
 )
+_OUTPUTS: Final = (
+    FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard, ReadinessRequest, DeadLetter,
+)  # fmt: skip
 Seen = float | Outcome
 Network = Callable[[str, int], Sequence[Seen]]  # (target, second) -> what one agent's probes of this second see
 
@@ -61,6 +66,8 @@ class Story:
         self.rankings: list[FailoverRanking] = []
         self.weights: list[PathWeights] = []
         self.predictions: list[DisruptionPrediction] = []
+        self.scorecards: list[PredictionScorecard] = []
+        self.requests: list[ReadinessRequest] = []
         self.letters: list[DeadLetter] = []
         self.journal: list[JournalRecord] = []
         self.targets: Sequence[str] = TARGETS  # that agents probe
@@ -102,13 +109,17 @@ class Story:
         known = len(self.rankings)
         for output in self.fold.apply(record):
             self.outputs.append(output)
-            match decode(output.value, FailoverRanking, PathWeights, DisruptionPrediction, DeadLetter):
+            match decode(output.value, *_OUTPUTS):
                 case FailoverRanking() as ranking:
                     self.rankings.append(ranking)
                 case PathWeights() as weights:
                     self.weights.append(weights)
                 case DisruptionPrediction() as prediction:
                     self.predictions.append(prediction)
+                case PredictionScorecard() as card:
+                    self.scorecards.append(card)
+                case ReadinessRequest() as request:
+                    self.requests.append(request)
                 case DeadLetter() as letter:
                     self.letters.append(letter)
         return self.rankings[known:]

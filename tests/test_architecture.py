@@ -23,7 +23,7 @@ SOLE_IMPORTERS = {
     "aiokafka": "streams/app.py",
     "avro": "schemas/codec.py",
     "fastavro": "schemas/codec.py",
-    "river": "streams/core/prediction.py",
+    "river": "streams/core/drift.py",
     "networkx": "streams/core/graph.py",
     "scapy": "producers/probes/",
     "matplotlib": "infra/plot.py",

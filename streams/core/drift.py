@@ -1,14 +1,16 @@
-"""Page-Hinkley: whether the mean of a series has fallen for good.
+"""Whether the mean of a series has fallen for good: river's Page-Hinkley test, its state kept as five numbers.
 
 The test adds up how far each value lies below the mean so far, less an allowance, and alarms when the sum has risen by
-a threshold from its lowest. It is river's `drift.PageHinkley(mode="down")`, kept as five numbers, so that a snapshot
-holds it; a test runs the two side by side. Source: E. S. Page 1954; D. V. Hinkley 1971.
+a threshold from its lowest. Between values only the numbers are kept, so that a snapshot holds them; the detector is
+made of them anew for each value, which comes once in minutes. Source: E. S. Page 1954; D. V. Hinkley 1971.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from river.drift import PageHinkley as Detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,15 @@ class PageHinkley:
 
     def step(self, value: float) -> tuple[PageHinkley, bool]:
         """The state after a value, and whether the mean has fallen; after an alarm it begins anew."""
-        values = self.values + 1
-        mean = self.mean + (value - self.mean) / values
-        total = self.forget * self.total + (value - mean + self.allowance)
-        highest = max(self.highest, total)
-        if values >= self.values_min and highest - total > self.threshold:
+        test = Detector(self.values_min, self.allowance, self.threshold, self.forget, mode="down")
+        mean = test._x_mean
+        mean.n, mean._mean = float(self.values), self.mean
+        test._sum_decrease, test._max_decrease = self.total, self.highest
+        test.update(value)
+        if test.drift_detected:
             return self.begun(), True
-        return replace(self, values=values, mean=mean, total=total, highest=highest), False
+        now = {"values": int(mean.n), "mean": mean.get(), "total": test._sum_decrease, "highest": test._max_decrease}
+        return replace(self, **now), False
 
     def begun(self) -> PageHinkley:
         """The same test before its first value."""

@@ -24,9 +24,9 @@ def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
     all_ordinary = np.count_nonzero(ordinary) == ordinary.size
     if not all_ordinary:
         magnitude = np.where(ordinary, magnitude, 0.0)
-    shift = np.minimum(digits - 1 - magnitude, _POWERS).astype(np.int64)
+    shift = np.minimum(digits - 1 + _POWERS - magnitude, 2 * _POWERS).astype(np.intp)
     # A power of ten below 1 has no exact float64: divide by the exact one where the value is large.
-    up, down = _UP[shift + _POWERS], _UP[_POWERS - shift]
+    up, down = _UP.take(shift), _DOWN.take(shift)
     rounded = np.rint(values * up / down) / up * down
     return rounded if all_ordinary else np.where(ordinary, rounded, values)
 
@@ -34,6 +34,7 @@ def significant(values: npt.ArrayLike, digits: int = 6) -> Array:
 _POWERS: Final = 307
 # 10^max(k, 0) for k from -307 to 307.
 _UP: Final = 10.0 ** np.maximum(np.arange(-_POWERS, _POWERS + 1), 0)
+_DOWN: Final = _UP[::-1].copy()
 
 
 def proven_share(failed: Array, sent: Array, z: Array | float) -> Array:

@@ -37,20 +37,36 @@ class Climatology:
     def __init__(self, targets: int) -> None:
         self.labels = np.zeros(targets)
         self.hits = np.zeros(targets)
+        self._known = self._came = 0.0  # their sums: whole numbers, so exact in any order
 
     def rates(self) -> Array:
         """(targets,) in (0, 1)."""
-        usual = (self.hits.sum() + _RATE_BEFORE * _LABELS_BEFORE) / (self.labels.sum() + _LABELS_BEFORE)
+        usual = (self._came + _RATE_BEFORE * _LABELS_BEFORE) / (self._known + _LABELS_BEFORE)
         return (self.hits + usual * _LABELS_BEFORE) / (self.labels + _LABELS_BEFORE)  # type: ignore[no-any-return]
 
     def learn(self, path: Array, hit: Array) -> None:
-        """Labels that are known now; both (paths,), each path once."""
-        self.labels[path] += 1
-        self.hits[path] += hit
+        """Labels that are known now; both (paths,), each path once, in order."""
+        came = np.count_nonzero(hit)
+        self._known += len(path)
+        self._came += came
+        if len(path) == len(self.labels):
+            self.labels += 1
+        else:
+            self.labels[path] += 1
+        if came:
+            self.hits[path] += hit
 
     def renumber(self, place: dict[int, int], targets: int) -> Climatology:
         """The same where targets have new numbers."""
-        found = Climatology(targets)
+        labels, hits = np.zeros((2, targets))
         for old, new in place.items():
-            found.labels[new], found.hits[new] = self.labels[old], self.hits[old]
+            labels[new], hits[new] = self.labels[old], self.hits[old]
+        return Climatology.load(labels, hits)
+
+    @classmethod
+    def load(cls, labels: Array, hits: Array) -> Climatology:
+        """With these counts, both (targets,)."""
+        found = cls(0)
+        found.labels, found.hits = labels.copy(), hits.copy()
+        found._known, found._came = float(labels.sum()), float(hits.sum())
         return found

@@ -34,6 +34,7 @@ class _Waiting:
     """What was said at a moment: until it is known what came of it."""
 
     at_ms: int
+    path: Array  # (said,) numbers of those that something was said of
     signs: Array  # (targets, SIGNS), NaN where nothing was said
     said: Array  # (2, targets): probability and climatology, likewise
     hit: Array  # (targets,) bool: disrupted since
@@ -50,6 +51,7 @@ class Predictor:
         self._learnt_at_ms = 0
         self._waiting: list[_Waiting] = []
         self._run = np.zeros(targets, np.int64)  # ticks for which a path has looked disrupted
+        self._all = np.arange(targets)
 
     @property
     def labels_learnt(self) -> int:
@@ -77,7 +79,7 @@ class Predictor:
         `judge` is told what came of each earlier prediction, in order, as soon as that is known.
         """
         looks: Array = _looks_disrupted(m, policy).reshape(len(now_ms), len(regions))
-        some: list[bool] = np.any(looks, axis=1).tolist()
+        some: list[bool] = np.logical_or.reduce(looks, axis=1).tolist()
         found: list[DisruptionPrediction | None] = []
         for number, at_ms in enumerate(now_ms):
             self._note(looks[number], policy, at_ms, some=some[number])
@@ -88,10 +90,12 @@ class Predictor:
             self._next_at_ms = (at_ms // policy.prediction_every_ms + 1) * policy.prediction_every_ms
             now = m if len(now_ms) == 1 else m.part(slice(number * len(regions), (number + 1) * len(regions)))
             probability = self._predict(now, self._run < policy.disruption_ticks, policy, at_ms)
-            said = np.flatnonzero(~np.isnan(probability))
-            paths = [
-                PathPrediction(regions[i], p) for i, p in zip(said.tolist(), probability[said].tolist(), strict=True)
-            ]
+            said = self._waiting[-1].path
+            if len(said) < len(regions):
+                probability, named = probability[said], [regions[i] for i in said.tolist()]
+            else:
+                named = regions
+            paths = list(map(PathPrediction, named, probability.tolist()))
             found.append(
                 DisruptionPrediction(
                     primary, at_ms, policy.prediction_horizon_ms, MODEL, 0.0, self.labels_learnt, paths
@@ -133,23 +137,28 @@ class Predictor:
         share = min(1.0, policy.prediction_every_ms / policy.prediction_horizon_ms)
         while self._waiting and self._waiting[0].at_ms + policy.prediction_horizon_ms <= now_ms:
             due = self._waiting.pop(0)
-            path = np.flatnonzero(~np.isnan(due.said[0]))
-            outcomes = Outcomes(due.at_ms, now_ms, path, due.said[0, path], due.said[1, path], due.hit[path])
-            self._climatology.learn(path, outcomes.hit)
+            path, signs, said, hit = due.path, due.signs, due.said, due.hit
+            if len(path) < len(hit):  # to pick some costs as much as to learn from them
+                signs, said, hit = signs[path], said[:, path], hit[path]
+            self._climatology.learn(path, hit)
             if self._learnt_at_ms:
                 self._model.forget(float(np.exp((self._learnt_at_ms - now_ms) / _MEMORY_MS)))
             self._learnt_at_ms = now_ms
-            self._model.learn(due.signs[path], outcomes.hit, share)
+            self._model.learn(signs, hit, share)
             if judge is not None:
-                judge(outcomes)
+                judge(Outcomes(due.at_ms, now_ms, path, said[0], said[1], hit))
 
     def _predict(self, m: PathMetrics, able: Array, policy: Policy, now_ms: int) -> Array:
         """(targets,) probabilities, NaN where none is said; they wait for their labels."""
-        measured = ~np.isnan(m.latency_ms) & (m.age_ms <= policy.stale_after_ms) & able
+        measured = np.isfinite(m.latency_ms) & (m.age_ms <= policy.stale_after_ms) & able
+        path = self._all if np.count_nonzero(measured) == len(measured) else np.flatnonzero(measured)
         signs = self._signs.rows(m, measured, policy, now_ms)
-        probability = significant(self._model.probabilities(signs))
-        said = np.array((probability, np.where(measured, self._climatology.rates(), np.nan)))
-        self._waiting.append(_Waiting(now_ms, signs, said, np.zeros(len(measured), bool)))
+        said = np.empty((2, len(measured)))
+        said[0] = probability = significant(self._model.probabilities(signs))
+        said[1] = self._climatology.rates()
+        if len(path) < len(measured):
+            said[1, ~measured] = np.nan
+        self._waiting.append(_Waiting(now_ms, path, signs, said, np.zeros(len(measured), bool)))
         return probability
 
     def renumber(self, place: dict[int, int], targets: int) -> None:
@@ -157,6 +166,7 @@ class Predictor:
         self._climatology = self._climatology.renumber(place, targets)
         self._signs = self._signs.renumber(place, targets)
         self._waiting = []
+        self._all = np.arange(targets)
         run, self._run = self._run, np.zeros(targets, np.int64)
         for old, new in place.items():
             self._run[new] = run[old]
@@ -194,13 +204,13 @@ class Predictor:
             return predictor
         predictor._next_at_ms, predictor._learnt_at_ms = scalars["next_at_ms"], scalars["learnt_at_ms"]
         predictor._run = arrays["run"]
-        predictor._climatology.labels, predictor._climatology.hits = arrays["labels"].copy(), arrays["hits"].copy()
+        predictor._climatology = Climatology.load(arrays["labels"], arrays["hits"])
         predictor._model.restore(scalars["logistic"], _part(arrays, "logistic."))
         predictor._signs = Signs.load(scalars["signs"], _part(arrays, "signs."))
         columns = (arrays[f"waiting.{name}"] for name in ("signs", "said", "hit"))
         predictor._waiting = [
-            _Waiting(at_ms, *(each.copy() for each in row))
-            for at_ms, *row in zip(arrays["waiting.at_ms"].tolist(), *columns, strict=True)
+            _Waiting(at_ms, np.flatnonzero(~np.isnan(said[0])), signs.copy(), said.copy(), hit.copy())
+            for at_ms, signs, said, hit in zip(arrays["waiting.at_ms"].tolist(), *columns, strict=True)
         ]
         return predictor
 

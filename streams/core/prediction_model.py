@@ -59,7 +59,9 @@ class LogisticModel:
 
     def forget(self, keep: float) -> None:
         """Let what was learnt so far weigh a share of what it did; the prior keeps its weight."""
-        self.precision = self._prior + keep * (self.precision - self._prior)
+        self.precision -= self._prior
+        self.precision *= keep
+        self.precision += self._prior
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Scalars and arrays for a snapshot."""

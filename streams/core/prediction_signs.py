@@ -55,12 +55,13 @@ BELIEFS: Final = {
     "silence": Belief(0.5, 0.5),
 }
 # By what becomes of them, in this order: saturated logarithms, logarithms, shares.
-_SATURATED, _LOGARITHMS, _OTHERS_AT, _SHARES = slice(1, 3), slice(3, 10), 4, slice(10, 12)
+_SATURATED, _LOGARITHMS, _OTHERS_AT, _SHARES = slice(1, 3), slice(3, 10), 4, slice(10, 13)
 SIGNS: Final = len(BELIEFS)
 
 # Time constants of what is counted, in horizons; an event counts 1 and fades.
 _COUNTED: Final = {"recent": 10.0, "others": 33.0, "past": 300.0, "route": 6.0}
 _RECENT, _OTHERS, _PAST, _ROUTE = range(len(_COUNTED))
+_COUNTED_AT: Final = np.array([list(BELIEFS).index(name) for name in _COUNTED])
 _TAUS: Final = np.array(list(_COUNTED.values()))[:, None]
 _DEVIATION_TAUS: Final = 0.5  # slow time constants over which deviations are averaged
 # Deviations of ln latency: below the first it is the noise of measuring; beyond the second it says no more.
@@ -87,6 +88,7 @@ class Signs:
         self._hours = np.zeros((_BINS, targets), np.float32)
         self._today = np.zeros((_BINS, targets), np.float32)
         self._bin = -1
+        self._units: tuple[Policy | None, Array] = None, np.empty(0)
 
     def begun(self, begun: Array, policy: Policy, now_ms: int) -> None:
         """Disruptions that have just begun; (targets,) bool."""
@@ -104,37 +106,53 @@ class Signs:
         """(targets, SIGNS) as they are now; NaN in the rows of targets that are not `measured`."""
         self._turn(now_ms)
         self._fade(policy, now_ms)
+        all_measured = np.count_nonzero(measured) == len(measured)
         # Panes count whole microseconds: a shorter one is 0, and has no logarithm.
         above = np.log(np.maximum(m.latency_ms, 1e-3) / np.maximum(m.slow_latency_ms, 1e-3))
-        above = np.where(measured & ~np.isnan(above), above, 0.0)
+        known = np.isfinite(above)
+        if not all_measured or np.count_nonzero(known) < len(known):
+            above = np.where(measured & known, above, 0.0)
         now = np.abs(above)
-        recent, others, past, route = self._counts
-        rows = np.empty((SIGNS, len(recent)))
+        rows = np.empty((SIGNS, len(now)))
         rows[0] = 1.0
-        rows[1] = self._deviate(now, measured, policy, now_ms)
+        rows[1] = self._deviate(now, None if all_measured else measured, policy, now_ms)
         rows[2] = now
-        np.divide(recent, _SOME, out=rows[3])
-        np.divide(others.sum() - others, _SOME_OTHERS * max(len(recent) - 1, 1), out=rows[4])
+        rows[_COUNTED_AT] = self._counts
+        np.subtract(np.add.reduce(rows[_OTHERS_AT]), rows[_OTHERS_AT], out=rows[_OTHERS_AT])
         np.divide(self._hour(policy, now_ms), _SOME, out=rows[5])
-        np.divide(past, _SOME, out=rows[6])
-        np.divide(m.loss_ratio, _SOME_LOSS, out=rows[7])
-        np.divide(m.delay_variation_ms, max(policy.disruption_latency_excess_ms, _LEAST), out=rows[8])
-        rows[9] = route
-        np.divide(above, max(math.log(max(policy.disruption_latency_ratio, 1.0)), _LEAST), out=rows[10])
-        np.divide(m.fast_loss_ratio, max(policy.disruption_loss_ratio, _LEAST), out=rows[11])
-        np.fmax(np.minimum(m.age_ms / policy.stale_after_ms, 1.0), m.suspicion_ratio, out=rows[12])
+        rows[7] = m.loss_ratio
+        rows[8] = m.delay_variation_ms
+        rows[10] = above
+        rows[11] = m.fast_loss_ratio
+        rows[12] = m.age_ms
+        rows /= self._unit(policy, len(now))  # at once: on few paths it is calls that cost
+        np.fmax(rows[12], m.suspicion_ratio, out=rows[12])
         np.fmax(rows[3:], 0.0, out=rows[3:])  # what is not known is no sign
         np.minimum(rows[_SHARES], _SHARE_MAX, out=rows[_SHARES])
         deviations = rows[_SATURATED]
         np.log((deviations + _NOISE) / ((1 + deviations / _ENOUGH) * (2 * _NOISE)), out=deviations)
         np.log1p(rows[_LOGARITHMS], out=rows[_LOGARITHMS])
         rows[_OTHERS_AT] -= _LN_2
-        if np.count_nonzero(measured) < len(measured):
+        if not all_measured:
             rows[:, ~measured] = np.nan
         return np.ascontiguousarray(rows.T)
 
-    def _deviate(self, now: Array, measured: Array, policy: Policy, now_ms: int) -> Array:
-        """(targets,) mean deviation, this one taken in."""
+    def _unit(self, policy: Policy, targets: int) -> Array:
+        """(SIGNS, 1) what each sign is counted in; `hour` has been counted in its own, for it has fewer digits."""
+        if self._units[0] is not policy:
+            units = dict.fromkeys(BELIEFS, 1.0)
+            units["recent"] = units["past"] = _SOME
+            units["others"] = _SOME_OTHERS * max(targets - 1, 1)
+            units["loss"] = _SOME_LOSS
+            units["variation"] = max(policy.disruption_latency_excess_ms, _LEAST)
+            units["rise"] = max(math.log(max(policy.disruption_latency_ratio, 1.0)), _LEAST)
+            units["partial"] = max(policy.disruption_loss_ratio, _LEAST)
+            units["silence"] = policy.stale_after_ms
+            self._units = policy, np.array(list(units.values()))[:, None]
+        return self._units[1]
+
+    def _deviate(self, now: Array, measured: Array | None, policy: Policy, now_ms: int) -> Array:
+        """(targets,) mean deviation, this one taken in of those that are `measured` (None: of all)."""
         keep = (
             math.exp((self._seen_at_ms - now_ms) / (_DEVIATION_TAUS * policy.slow_tau_ms)) if self._seen_at_ms else 1.0
         )
@@ -142,7 +160,7 @@ class Signs:
         seen = self._deviation * keep
         seen[0] += now
         seen[1] += 1
-        self._deviation = np.where(measured, seen, self._deviation)
+        self._deviation = seen if measured is None else np.where(measured, seen, self._deviation)
         return self._deviation[0] / np.maximum(self._deviation[1], 1.0)  # type: ignore[no-any-return]
 
     def _fade(self, policy: Policy, now_ms: int) -> None:

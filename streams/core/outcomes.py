@@ -42,7 +42,7 @@ class Climatology:
     def rates(self) -> Array:
         """(targets,) in (0, 1)."""
         usual = (self._came + _RATE_BEFORE * _LABELS_BEFORE) / (self._known + _LABELS_BEFORE)
-        return (self.hits + usual * _LABELS_BEFORE) / (self.labels + _LABELS_BEFORE)  # type: ignore[no-any-return]
+        return (self.hits + usual * _LABELS_BEFORE) / (self.labels + _LABELS_BEFORE)
 
     def learn(self, path: Array, hit: Array) -> None:
         """Labels that are known now; both (paths,), each path once, in order."""

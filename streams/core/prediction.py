@@ -79,7 +79,7 @@ class Predictor:
         `judge` is told what came of each earlier prediction, in order, as soon as that is known.
         """
         looks: Array = _looks_disrupted(m, policy).reshape(len(now_ms), len(regions))
-        some: list[bool] = np.logical_or.reduce(looks, axis=1).tolist()
+        some = [bool(np.count_nonzero(row)) for row in looks]
         found: list[DisruptionPrediction | None] = []
         for number, at_ms in enumerate(now_ms):
             self._note(looks[number], policy, at_ms, some=some[number])
@@ -141,16 +141,17 @@ class Predictor:
             if len(path) < len(hit):  # to pick some costs as much as to learn from them
                 signs, said, hit = signs[path], said[:, path], hit[path]
             self._climatology.learn(path, hit)
-            if self._learnt_at_ms:
-                self._model.forget(float(np.exp((self._learnt_at_ms - now_ms) / _MEMORY_MS)))
+            keep = float(np.exp((self._learnt_at_ms - now_ms) / _MEMORY_MS)) if self._learnt_at_ms else 1.0
             self._learnt_at_ms = now_ms
-            self._model.learn(signs, hit, share)
+            self._model.learn(signs, hit, share, keep)
             if judge is not None:
                 judge(Outcomes(due.at_ms, now_ms, path, said[0], said[1], hit))
 
     def _predict(self, m: PathMetrics, able: Array, policy: Policy, now_ms: int) -> Array:
         """(targets,) probabilities, NaN where none is said; they wait for their labels."""
-        measured = np.isfinite(m.latency_ms) & (m.age_ms <= policy.stale_after_ms) & able
+        measured = np.isfinite(m.latency_ms)
+        measured &= m.age_ms <= policy.stale_after_ms
+        measured &= able
         path = self._all if np.count_nonzero(measured) == len(measured) else np.flatnonzero(measured)
         signs = self._signs.rows(m, measured, policy, now_ms)
         said = np.empty((2, len(measured)))
@@ -224,4 +225,6 @@ def _looks_disrupted(m: PathMetrics, policy: Policy) -> Array:
     slow = m.latency_ms > np.maximum(
         m.slow_latency_ms * policy.disruption_latency_ratio, m.slow_latency_ms + policy.disruption_latency_excess_ms
     )
-    return (m.fast_loss_ratio >= policy.disruption_loss_ratio) | slow | m.down
+    slow |= m.fast_loss_ratio >= policy.disruption_loss_ratio
+    slow |= m.down
+    return slow

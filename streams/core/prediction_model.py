@@ -23,6 +23,8 @@ from schemas.records import Array
 SOLVE_EVERY: Final = 64  # labels: a step costs 40 us, whatever it is made of
 # The curvature is that of the weights before the step, and far from them it is another.
 _STEP_MAX: Final = 0.5
+# Arrays, for numpy makes one of a number at every call.
+_ONE, _ODDS_LEAST, _ODDS_MOST = np.array(1.0), np.array(-30.0), np.array(30.0)
 
 
 class LogisticModel:
@@ -32,36 +34,72 @@ class LogisticModel:
         """The prior: mean and standard deviation of each weight."""
         self._prior = np.diag(1.0 / deviations**2)
         self.weights = weights.astype(np.float64)
-        self.precision = self._prior.copy()
-        self.gradient = np.zeros(len(weights))
-        self.waiting = 0  # labels in the gradient
+        self._sums = np.vstack((self._prior, np.zeros(len(weights))))  # one array, for labels add to both at once
+        self._later: list[tuple[Array, Array, float]] = []  # signs, hits and what older ones keep: not yet added
+        self._share = 1.0  # of these
+        self.waiting = 0  # labels not yet solved for
         self.labels = 0
+
+    @property
+    def precision(self) -> Array:
+        """(signs, signs)"""
+        self._settle()
+        return self._sums[:-1]
+
+    @property
+    def gradient(self) -> Array:
+        """(signs,)"""
+        self._settle()
+        return self._sums[-1]  # type: ignore[no-any-return]
 
     def probabilities(self, signs: Array) -> Array:
         """(rows,) in (0, 1), of (rows, signs)."""
         odds = np.einsum("ni,i->n", signs, self.weights)
-        return 1.0 / (1.0 + np.exp(np.minimum(np.maximum(-odds, -30.0), 30.0)))  # type: ignore[no-any-return]
+        against = np.exp(np.minimum(np.maximum(np.negative(odds, odds), _ODDS_LEAST), _ODDS_MOST))
+        against += _ONE
+        return np.divide(_ONE, against, against)  # type: ignore[no-any-return]
 
-    def learn(self, signs: Array, hit: Array, share: float) -> None:
-        """Labels: (rows, signs) and (rows,) bool; each counts for a share of one."""
-        if not len(hit):
-            return
-        p = self.probabilities(signs)
-        self.gradient += np.einsum("n,ni->i", share * (hit - p), signs)
-        self.precision += np.einsum("ni,nj->ij", signs * (share * p * (1 - p))[:, None], signs)
+    def learn(self, signs: Array, hit: Array, share: float, keep: float = 1.0) -> None:
+        """Labels: (rows, signs) and (rows,) bool; each counts for a share of one.
+
+        What was learnt before them weighs `keep` of what it did; the prior keeps its weight.
+        """
+        if share != self._share or len(self._later) == SOLVE_EVERY:
+            self._settle()
+            self._share = share
+        self._later.append((signs, hit, keep))
         self.labels += len(hit)
         self.waiting += len(hit)
         if self.waiting >= SOLVE_EVERY:
             step = _solve(self.precision, self.gradient)
             self.weights = self.weights + step * min(1.0, _STEP_MAX / max(float(np.abs(step).max()), 1e-300))
-            self.gradient = np.zeros(len(step))
+            self.gradient[:] = 0
             self.waiting = 0
 
-    def forget(self, keep: float) -> None:
-        """Let what was learnt so far weigh a share of what it did; the prior keeps its weight."""
-        self.precision -= self._prior
-        self.precision *= keep
-        self.precision += self._prior
+    def _settle(self) -> None:
+        """Add what waits, in its order; the weights are still those that it would have met when it came.
+
+        So it makes no bit's difference when this is done, and many small batches cost little more than a large one.
+        """
+        if not self._later:
+            return
+        later, self._later = self._later, []
+        signs, hit = later[0][:2]
+        if len(later) > 1:
+            signs, hit = (np.concatenate([labels[column] for labels in later]) for column in (0, 1))
+        p = self.probabilities(signs)
+        counts = np.empty((len(hit), len(self._sums)))
+        np.multiply(signs, (self._share * p * (_ONE - p))[:, None], counts[:, :-1])
+        np.multiply(hit - p, self._share, counts[:, -1])
+        precision, end = self._sums[:-1], 0
+        for _, its_hit, keep in later:
+            begin, end = end, end + len(its_hit)
+            if keep != 1.0:
+                precision -= self._prior
+                precision *= keep
+                precision += self._prior
+            if end > begin:
+                self._sums += np.einsum("ni,nj->ij", counts[begin:end], signs[begin:end])
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Scalars and arrays for a snapshot."""
@@ -73,9 +111,8 @@ class LogisticModel:
     def restore(self, scalars: dict[str, Any], arrays: dict[str, Array]) -> None:
         """The state again, of a model with the same prior."""
         self.waiting, self.labels = scalars["waiting"], scalars["labels"]
-        self.weights, self.precision, self.gradient = (
-            arrays[name].copy() for name in ("weights", "precision", "gradient")
-        )
+        self.weights = arrays["weights"].copy()
+        self._sums = np.vstack((arrays["precision"], arrays["gradient"]))
 
 
 def _solve(matrix: Array, vector: Array) -> Array:

@@ -54,9 +54,13 @@ BELIEFS: Final = {
     "partial": Belief(2.0, 1.0),
     "silence": Belief(0.5, 0.5),
 }
-# By what becomes of them, in this order: saturated logarithms, logarithms, shares.
-_SATURATED, _LOGARITHMS, _OTHERS_AT, _SHARES = slice(1, 3), slice(3, 10), 4, slice(10, 13)
+# By what becomes of them, in this order: saturated logarithms, the rest of them, which are logarithms or shares.
+_PARTS: Final = slice(1, 3), slice(3, None), slice(3, 10), slice(10, 13)
+_OTHERS_AT: Final = 4
 SIGNS: Final = len(BELIEFS)
+
+# Numbers that are arrays here: numpy would make one at every call, and on few paths it is calls that cost.
+_ZERO, _ONE, _MICROSECOND = np.array(0.0), np.array(1.0), np.array(1e-3)
 
 # Time constants of what is counted, in horizons; an event counts 1 and fades.
 _COUNTED: Final = {"recent": 10.0, "others": 33.0, "past": 300.0, "route": 6.0}
@@ -65,7 +69,7 @@ _COUNTED_AT: Final = np.array([list(BELIEFS).index(name) for name in _COUNTED])
 _TAUS: Final = np.array(list(_COUNTED.values()))[:, None]
 _DEVIATION_TAUS: Final = 0.5  # slow time constants over which deviations are averaged
 # Deviations of ln latency: below the first it is the noise of measuring; beyond the second it says no more.
-_NOISE, _ENOUGH = 0.001, 0.01
+_NOISE, _NOISE_TWICE, _ENOUGH = np.array(0.001), np.array(0.002), np.array(0.01)
 _DAY_MS: Final = 86_400_000
 _BINS: Final = 36  # of a day: 40 minutes each
 _DAYS: Final = 7.0  # over which a time of day is remembered
@@ -73,7 +77,8 @@ _DAYS: Final = 7.0  # over which a time of day is remembered
 _SOME: Final = 0.3
 _SOME_OTHERS: Final = 0.07  # a path, of its neighbours
 _SOME_LOSS: Final = 0.01
-_LEAST, _SHARE_MAX = 0.01, 1.0  # at 1 it is a disruption
+_LEAST, _SHARE_MAX = 0.01, np.array(1.0)  # at 1 it is a disruption
+_SOME_32: Final = np.array(_SOME, np.float32)
 
 
 class Signs:
@@ -108,7 +113,7 @@ class Signs:
         self._fade(policy, now_ms)
         all_measured = np.count_nonzero(measured) == len(measured)
         # Panes count whole microseconds: a shorter one is 0, and has no logarithm.
-        above = np.log(np.maximum(m.latency_ms, 1e-3) / np.maximum(m.slow_latency_ms, 1e-3))
+        above = np.log(np.maximum(m.latency_ms, _MICROSECOND) / np.maximum(m.slow_latency_ms, _MICROSECOND))
         known = np.isfinite(above)
         if not all_measured or np.count_nonzero(known) < len(known):
             above = np.where(measured & known, above, 0.0)
@@ -118,21 +123,28 @@ class Signs:
         rows[1] = self._deviate(now, None if all_measured else measured, policy, now_ms)
         rows[2] = now
         rows[_COUNTED_AT] = self._counts
-        np.subtract(np.add.reduce(rows[_OTHERS_AT]), rows[_OTHERS_AT], out=rows[_OTHERS_AT])
-        np.divide(self._hour(policy, now_ms), _SOME, out=rows[5])
+        others = rows[_OTHERS_AT]
+        np.subtract(np.add.reduce(others), others, others)
+        rows[5] = self._hour(policy, now_ms)
         rows[7] = m.loss_ratio
         rows[8] = m.delay_variation_ms
         rows[10] = above
         rows[11] = m.fast_loss_ratio
         rows[12] = m.age_ms
-        rows /= self._unit(policy, len(now))  # at once: on few paths it is calls that cost
-        np.fmax(rows[12], m.suspicion_ratio, out=rows[12])
-        np.fmax(rows[3:], 0.0, out=rows[3:])  # what is not known is no sign
-        np.minimum(rows[_SHARES], _SHARE_MAX, out=rows[_SHARES])
-        deviations = rows[_SATURATED]
-        np.log((deviations + _NOISE) / ((1 + deviations / _ENOUGH) * (2 * _NOISE)), out=deviations)
-        np.log1p(rows[_LOGARITHMS], out=rows[_LOGARITHMS])
-        rows[_OTHERS_AT] -= _LN_2
+        rows /= self._unit(policy, len(now))
+        silence = rows[12]
+        np.fmax(silence, m.suspicion_ratio, silence)
+        deviations, unsaturated, logarithms, shares = (rows[of] for of in _PARTS)
+        np.fmax(unsaturated, _ZERO, unsaturated)  # what is not known is no sign
+        np.minimum(shares, _SHARE_MAX, out=shares)
+        most = deviations / _ENOUGH
+        most += _ONE
+        most *= _NOISE_TWICE
+        deviations += _NOISE
+        deviations /= most
+        np.log(deviations, deviations)
+        np.log1p(logarithms, logarithms)
+        others -= _LN_2
         if not all_measured:
             rows[:, ~measured] = np.nan
         return np.ascontiguousarray(rows.T)
@@ -159,9 +171,10 @@ class Signs:
         self._seen_at_ms = now_ms
         seen = self._deviation * keep
         seen[0] += now
-        seen[1] += 1
+        seen[1] += _ONE
         self._deviation = seen if measured is None else np.where(measured, seen, self._deviation)
-        return self._deviation[0] / np.maximum(self._deviation[1], 1.0)  # type: ignore[no-any-return]
+        total, count = self._deviation
+        return total / np.maximum(count, _ONE)  # type: ignore[no-any-return]
 
     def _fade(self, policy: Policy, now_ms: int) -> None:
         if self._counted_at_ms and now_ms > self._counted_at_ms and np.count_nonzero(self._counts):
@@ -183,11 +196,14 @@ class Signs:
         self._today[joins % _BINS] = 0
 
     def _hour(self, policy: Policy, now_ms: int) -> Array:
-        """(targets,) disruptions at the middle of the horizon's time of day; between two bins' middles a mean."""
+        """(targets,) disruptions at the middle of the horizon's time of day, by `_SOME`; between two bins a mean."""
         at = (now_ms + policy.prediction_horizon_ms // 2) * _BINS / _DAY_MS - 0.5
         first = int(at // 1)
         share = np.float32(at - first)
-        return self._hours[first % _BINS] * (1 - share) + self._hours[(first + 1) % _BINS] * share  # type: ignore[no-any-return]
+        found = self._hours[first % _BINS] * (1 - share)
+        found += self._hours[(first + 1) % _BINS] * share
+        found /= _SOME_32
+        return found  # type: ignore[no-any-return]
 
     def renumber(self, place: dict[int, int], targets: int) -> Signs:
         """The same where targets have new numbers."""
@@ -217,4 +233,4 @@ class Signs:
 
 _SCALARS: Final = ("counted_at_ms", "seen_at_ms", "bin")
 _ARRAYS: Final = ("counts", "deviation", "hours", "today")
-_LN_2: Final = math.log(2.0)
+_LN_2: Final = np.array(math.log(2.0))

@@ -113,7 +113,7 @@ def test_what_is_forgotten_is_what_was_learnt_and_not_what_was_believed() -> Non
     learnt = model()
     learnt.learn(*labels(8, 640), 1.0)
     weights = learnt.weights
-    learnt.forget(0.0)
+    learnt.learn(*labels(9, 0), 1.0, keep=0.0)
     np.testing.assert_array_equal(learnt.precision, model().precision)
     np.testing.assert_array_equal(learnt.weights, weights)
 

@@ -24,10 +24,12 @@ import numpy as np
 from schemas.errors import TraceError
 from schemas.records import Array, Outcome, Policy, ProbeBatch
 from schemas.validate import RTT_MS_MAX
+from streams.core.influence import Influence
 from streams.core.outcomes import Outcomes
 from streams.core.panes import Flush
 from streams.core.paths import Paths
 from streams.core.prediction import Predictor
+from streams.core.scorecard import Scorecard
 from streams.core.skill import auc, auc_within, brier, ece, skill, skill_low
 from streams.core.views import PathMetrics, metrics
 from streams.trace_files import csv_rows
@@ -212,7 +214,7 @@ def _that_count(labelled: Labelled, outcomes: list[Outcomes]) -> Predicted:
 
 
 def scores(of: Predicted) -> dict[str, float | int]:
-    """The figures of `proxima scorecard`; NaN where nothing can be said."""
+    """How good the probabilities were; NaN where nothing can be said."""
     p, usual, hit = of.probability, of.climatology, of.hit
     block = of.path * (1 + of.step.max(initial=0) // _BLOCK_STEPS) + of.step // _BLOCK_STEPS
     return {
@@ -226,3 +228,21 @@ def scores(of: Predicted) -> dict[str, float | int]:
         "positives_ratio": float(hit.mean()) if len(hit) else math.nan,
         "predictions": len(hit),
     }
+
+
+def influence(labelled: Labelled, of: Predicted) -> dict[str, float]:
+    """What these predictions would have counted, judged as they are live: at the end of the file, and at most."""
+    policy, card, now, most = policy_of(labelled.step_ms), Scorecard(len(labelled.probes)), Influence(), 0.0
+    begins = np.flatnonzero(np.diff(of.step, prepend=-1))
+    for begin, end in zip(begins, np.append(begins, len(of.step))[1:], strict=True):
+        each = slice(begin, end)
+        said_at_ms = labelled.began_ms + (int(of.step[begin]) + 1) * labelled.step_ms
+        known_at_ms = said_at_ms + policy.prediction_horizon_ms
+        outcomes = Outcomes(
+            said_at_ms, known_at_ms, of.path[each], of.probability[each], of.climatology[each], of.hit[each]
+        )
+        block = card.learn(outcomes, policy.prediction_horizon_ms, policy.alarm_probability)
+        if block is not None:
+            now = now.step(card, block, known_at_ms)
+            most = max(most, now.value)
+    return {"influence": now.value, "influence_max": most}

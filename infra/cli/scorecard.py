@@ -23,6 +23,8 @@ _SAYS = {
     "ece": "mean distance of what was said and how often it came, by bins",
     "positives_ratio": "share of predictions before a change",
     "predictions": "counted",
+    "influence": "what they would count in the engine at the end of the file, 0 to 1",
+    "influence_max": "the most it was",
 }
 
 
@@ -48,9 +50,11 @@ def scorecard(
       proxima scorecard producers/data/labelled_rtt/ripe_atlas_2016-10-18_2016-10-25.csv.gz
       proxima scorecard week.csv --json
     """
-    from streams.labelled import predict, read_labelled, scores  # noqa: PLC0415 - numpy and the predictor
+    from streams.labelled import influence, predict, read_labelled, scores  # noqa: PLC0415 - numpy and the predictor
 
-    found = scores(predict(read_labelled(file)))
+    labelled = read_labelled(file)
+    said = predict(labelled)
+    found = {**scores(said), **influence(labelled, said)}
     if as_json:
         say_json({name: _plain(value) for name, value in found.items()})
     else:

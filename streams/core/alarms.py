@@ -27,6 +27,9 @@ class Alarmed(NamedTuple):
     lead_ms: int = 0
 
 
+NOTHING: Final = Alarmed()
+
+
 class Alarms:
     """State of each path's alarm, prediction by prediction."""
 
@@ -34,16 +37,18 @@ class Alarms:
         self._since_ms = np.full(targets, NEVER)  # since when there is an alarm
         self._was_true = np.zeros(targets, bool)  # a disruption followed one of its predictions
         self._coming_ms = np.full(targets, NEVER)  # last prediction before a disruption, which has not come yet
+        self._some = False  # alarms, or disruptions to come
 
     def learn(self, outcomes: Outcomes, threshold: float) -> Alarmed:
-        """The outcomes of the next moment of prediction."""
+        """The outcomes of the next moment of prediction; nearly always it is NOTHING."""
+        over_some = np.count_nonzero(outcomes.probability >= threshold)
+        if not (self._some or over_some or np.count_nonzero(outcomes.hit)):
+            return NOTHING
         hit, over, held = (np.zeros(len(self._since_ms), bool) for _ in range(3))
         hit[outcomes.path] = outcomes.hit
         over[outcomes.path] = outcomes.probability >= threshold
         held[outcomes.path] = outcomes.probability >= RELEASE * threshold
         alarmed, coming = self._since_ms != NEVER, self._coming_ms != NEVER
-        if not (np.count_nonzero(over) or np.count_nonzero(hit) or np.count_nonzero(alarmed | coming)):
-            return _NOTHING
         came = coming & ~hit
         foretold = came & alarmed
         lead_ms = int((self._coming_ms - self._since_ms)[foretold].sum())
@@ -53,6 +58,7 @@ class Alarms:
         self._was_true = on & ((self._was_true & alarmed) | hit)
         self._since_ms = np.where(on, np.where(alarmed, self._since_ms, outcomes.said_at_ms), NEVER)
         self._coming_ms = np.where(hit, outcomes.said_at_ms, NEVER)
+        self._some = bool(np.count_nonzero(on | hit))
         return found
 
     def renumber(self, place: dict[int, int], targets: int) -> Alarms:
@@ -61,7 +67,7 @@ class Alarms:
         for name, values in found.save().items():
             for old, new in place.items():
                 values[new] = before[name][old]
-        return found
+        return Alarms.load(found.save())
 
     def save(self) -> dict[str, Array]:
         """Arrays for a snapshot."""
@@ -74,7 +80,5 @@ class Alarms:
         alarms._since_ms, alarms._was_true, alarms._coming_ms = (
             arrays[name] for name in ("since_ms", "was_true", "coming_ms")
         )
+        alarms._some = bool(np.count_nonzero((alarms._since_ms != NEVER) | (alarms._coming_ms != NEVER)))
         return alarms
-
-
-_NOTHING: Final = Alarmed()

@@ -27,6 +27,7 @@ SKILL_OF_FULL: Final = 0.15
 _HITS_MIN: Final = 12.0
 _BLOCKS_MIN: Final = 5.0
 _STEPS: Final = 100  # of influence, from 0 to 1
+_STEPS_MIN: Final = 3  # less moves nothing, and is less than the bound itself may be wrong by
 # In standard deviations of a block. One block alone is believed so far and no further: two that are as bad as that are
 # drift. By chance it is found once in some weeks, and then trust is earned again within hours.
 _SURPRISE_MAX: Final = 4.0
@@ -82,6 +83,6 @@ class Influence:
 
 
 def influence_of(skill_low: float) -> float:
-    """In [0, 1], in hundredths: 0 for a lower bound of the skill of 0 or less, 1 from `SKILL_OF_FULL` on."""
-    share = min(max(skill_low / SKILL_OF_FULL, 0.0), 1.0)
-    return math.floor(share * _STEPS) / _STEPS
+    """In [0, 1], in hundredths: 0 for a lower bound of the skill near 0 or less, 1 from `SKILL_OF_FULL` on."""
+    steps = math.floor(min(max(skill_low / SKILL_OF_FULL, 0.0), 1.0) * _STEPS)
+    return steps / _STEPS if steps >= _STEPS_MIN else 0.0

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.records import Array
-from streams.core.alarms import Alarmed, Alarms
+from streams.core.alarms import NOTHING, Alarmed, Alarms
 from streams.core.outcomes import Outcomes
 from streams.core.skill_bound import block_sums, faded, informative_blocks, no_sums, skill_and_low
 
@@ -86,15 +86,18 @@ class Scorecard:
         """Take in one moment of prediction; the block that it ends, if it does."""
         ended = self._turn(outcomes.known_at_ms // (BLOCK_HORIZONS * horizon_ms), outcomes.known_at_ms, horizon_ms)
         p, hit = outcomes.probability, outcomes.hit
-        model, yardstick = (p - hit) ** 2, (outcomes.climatology - hit) ** 2
+        errors = np.array((p, outcomes.climatology))
+        errors -= hit
+        errors *= errors
         now = self._open
         now[_OUTCOMES] += len(p)
         now[_HITS] += np.count_nonzero(hit)
-        now[_MODEL] += model.sum()
-        now[_YARDSTICK] += yardstick.sum()
-        now[_FALSE:] += self._alarms.learn(outcomes, alarm_probability)
+        now[_MODEL:_PASSED] += np.add.reduce(errors, axis=1)
+        alarmed = self._alarms.learn(outcomes, alarm_probability)
+        if alarmed is not NOTHING:
+            now[_FALSE:] += alarmed
         place = bins(p)
-        self._said[hit.astype(np.int64), outcomes.path, place] += 1  # a path is there once
+        self._said[hit.view(np.int8), outcomes.path, place] += 1  # a path is there once
         np.add.at(self._probability, place, p)
         return ended
 
@@ -226,7 +229,7 @@ def bins(probability: Array) -> Array:
     with np.errstate(divide="ignore"):
         log_odds = np.log(probability) - np.log1p(-probability)
     least, most = _LOG_ODDS
-    share = (np.clip(log_odds, least, most) - least) / (most - least)
+    share = (np.minimum(np.maximum(log_odds, least), most) - least) / (most - least)
     return np.minimum((share * _BINS).astype(np.int64), _BINS - 1)  # type: ignore[no-any-return]
 
 

@@ -6,13 +6,13 @@ import json
 import math
 from pathlib import Path
 
-from streams.labelled import predict, read_labelled, scores
+from streams.labelled import influence, predict, read_labelled, scores
 from tests.infra.commands import fails, succeeds
 from tests.streams.test_labelled import WEEK
 
 FIELDS = [
     "auc_pooled", "auc_within", "brier", "brier_climatology", "skill", "skill_low", "ece", "positives_ratio",
-    "predictions",
+    "predictions", "influence", "influence_max",
 ]  # fmt: skip
 SHORT = "probe,at_utc,rtt_ms,change_point\n7,2016-10-18T00:01:00,10.5,0\n7,2016-10-18T00:05:00,,1\n"
 
@@ -20,7 +20,9 @@ SHORT = "probe,at_utc,rtt_ms,change_point\n7,2016-10-18T00:01:00,10.5,0\n7,2016-
 def test_it_prints_the_figures_of_a_recorded_week() -> None:
     found = json.loads(succeeds("scorecard", WEEK, "--json"))
     assert list(found) == FIELDS
-    expected = scores(predict(read_labelled(WEEK)))
+    week = read_labelled(WEEK)
+    said = predict(week)
+    expected = {**scores(said), **influence(week, said)}
     assert all(math.isclose(found[name], expected[name], abs_tol=1e-6) for name in FIELDS)
     assert found["skill"] > 0
 
@@ -35,7 +37,7 @@ def test_of_too_little_nothing_is_said(tmp_path: Path) -> None:
     path = tmp_path / "short.csv"
     path.write_text(SHORT)
     found = json.loads(succeeds("scorecard", path, "--json"))
-    assert found == {**dict.fromkeys(FIELDS), "predictions": 0}
+    assert found == {**dict.fromkeys(FIELDS), "predictions": 0, "influence": 0, "influence_max": 0}
     assert "unknown" in succeeds("scorecard", path)
 
 

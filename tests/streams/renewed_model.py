@@ -1,0 +1,37 @@
+"""The decide stage with a model of another name, whose warm-up takes its time; test_warmup_kafka.py runs it.
+
+Whoever wants to see it while it learns, or to kill it then, needs a warm-up that is not over at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from schemas.config import WorkerConfig, load
+from streams import decide, warmup
+from streams.app import run_stage
+from streams.core import engine, prediction
+from streams.journal import JournalRecord
+
+RENEWED: Final = "another-model-1"
+LEARNS: Final = "learns from the history"  # said in the log
+_RECORDS: Final = 10  # at once
+_PAUSE_S: Final = 0.3
+
+
+class SlowWarmup(warmup.Warmup):
+    """As ever, with pauses."""
+
+    def take(self, records: Sequence[JournalRecord]) -> None:
+        print(LEARNS, flush=True)
+        super().take(records)
+        time.sleep(_PAUSE_S)
+
+
+if __name__ == "__main__":
+    for module in (prediction, engine, warmup):
+        vars(module).update(MODEL=RENEWED)
+    vars(decide).update(Warmup=SlowWarmup, _HISTORY_RECORDS=_RECORDS)
+    run_stage("decide", load(WorkerConfig))

@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import TraceError
-from streams.labelled import HORIZON_STEPS, SKIP_STEPS, Labelled, Predicted, policy_of, predict, read_labelled, scores
+from streams.labelled import (
+    HORIZON_STEPS,
+    SKIP_STEPS,
+    Labelled,
+    Predicted,
+    influence,
+    policy_of,
+    predict,
+    read_labelled,
+    scores,
+)
 
 ROOT = Path(__file__).parents[2]
 WEEK = ROOT / "producers/data/labelled_rtt/ripe_atlas_2016-10-18_2016-10-25.csv.gz"
@@ -170,6 +180,20 @@ def test_labels_that_mean_nothing_are_not_found_to_mean_something() -> None:
     week = read_labelled(WEEK)
     random = np.random.default_rng(1)
     shuffled = np.column_stack([random.permutation(column) for column in week.begun.T])
-    found = scores(predict(replace(week, begun=shuffled)))
+    said = predict(replace(week, begun=shuffled))
+    found = scores(said)
     assert found["auc_within"] < 0.6
     assert found["skill_low"] < 0
+    assert influence(week, said) == {"influence": 0, "influence_max": 0}
+
+
+def test_what_is_not_proven_does_not_count_and_what_is_does() -> None:
+    week = read_labelled(WEEK)
+    middle = len(week.there) // 2
+    first = replace(week, there=week.there[:middle], rtt_ms=week.rtt_ms[:middle], begun=week.begun[:middle])
+    said = predict(first)
+    assert scores(said)["skill_low"] < 0
+    assert influence(first, said)["influence"] == 0
+    told = replace(week, begun=np.roll(week.begun, 5, axis=0) & week.there)  # when the level has changed already
+    said = predict(told)
+    assert influence(told, said)["influence"] == pytest.approx(0.1, abs=0.05)

@@ -1,10 +1,11 @@
-"""The decide stage with a model of another name, whose warm-up takes its time; test_warmup_kafka.py runs it.
+"""The decide stage with a model of another name; test_warmup_kafka.py runs it.
 
-Whoever wants to see it while it learns, or to kill it then, needs a warm-up that is not over at once.
+Whoever wants to kill it while it learns needs a warm-up that is not over at once: the argument SLOWLY.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -16,6 +17,7 @@ from streams.core import engine, prediction
 from streams.journal import JournalRecord
 
 RENEWED: Final = "another-model-1"
+SLOWLY: Final = "slowly"
 LEARNS: Final = "learns from the history"  # said in the log
 _RECORDS: Final = 10  # at once
 _PAUSE_S: Final = 0.3
@@ -33,5 +35,6 @@ class SlowWarmup(warmup.Warmup):
 if __name__ == "__main__":
     for module in (prediction, engine, warmup):
         vars(module).update(MODEL=RENEWED)
-    vars(decide).update(Warmup=SlowWarmup, _HISTORY_RECORDS=_RECORDS)
+    if SLOWLY in sys.argv:
+        vars(decide).update(Warmup=SlowWarmup, _HISTORY_RECORDS=_RECORDS)
     run_stage("decide", load(WorkerConfig))

@@ -22,11 +22,12 @@ from schemas.records import (
 )
 from streams.core.state import from_scalars, to_scalars
 from tests.pipeline import PRIMARIES, TARGETS, Feed, Pipeline, say, seed_from_environment
-from tests.streams.renewed_model import LEARNS, RENEWED
+from tests.streams.renewed_model import LEARNS, RENEWED, SLOWLY
 
 pytestmark = pytest.mark.kafka
 POLICY = replace(Policy(), prediction_every_ms=1000, prediction_horizon_ms=2000)
-LABELS_MIN = 20  # so much does the first model learn from, of each primary
+# So much does the first model learn from, of each primary: more than the new one can while it reads the history.
+LABELS_MIN = 60
 SURE = {"trust": "TRUSTED", "value": 0.8}
 
 
@@ -48,7 +49,7 @@ def test_a_new_model_counts_nothing_until_it_has_learnt_from_the_journal_and_a_k
             del pipeline.running[("decide", "worker-1")]
             make_sure_of_the_old_model(pipeline)
             for _ in range(kills):
-                pipeline.start("decide", program=renewed)
+                pipeline.start("decide", program=(*renewed, SLOWLY))
                 log = Path(tmp_path / f"{pipeline.prefix}decide-worker-1.log")
                 begun = log.read_text().count(LEARNS)
                 pipeline.wait(lambda log=log, begun=begun: log.read_text().count(LEARNS) >= begun + 4, 60, "a warm-up")  # type: ignore[misc]

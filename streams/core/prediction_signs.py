@@ -12,6 +12,7 @@ good path and may be anything on a bad one counts by its logarithm, for it takes
     loss        of the long memory
     variation   of delay, by the amount that would be a disruption
     route       changes of its routes in the last minutes
+    brink       how near the queue is to where the path's own losses began before: a buffer is as large as it is
 
 What approaches the threshold at which it is a disruption itself counts in shares of it: `rise` of latency, `partial`
 loss, and `silence`.
@@ -53,6 +54,7 @@ BELIEFS: Final = {
     "rise": Belief(2.0, 2.0),
     "partial": Belief(2.0, 1.0),
     "silence": Belief(0.5, 0.5),
+    "brink": Belief(2.0, 2.0),
 }
 # By what becomes of them, in this order: saturated logarithms, logarithms, shares.
 _SATURATED, _LOGARITHMS, _OTHERS_AT, _SHARES = slice(1, 3), slice(3, 10), 4, slice(10, 12)
@@ -73,6 +75,10 @@ _SOME: Final = 0.3
 _SOME_OTHERS: Final = 0.07  # a path, of its neighbours
 _SOME_LOSS: Final = 0.01
 _LEAST, _SHARE_MAX = 0.01, 1.0  # at 1 it is a disruption
+_BASE_HORIZONS: Final = 33.0  # time constant of the level above which a queue is counted
+_BRINK_LEAST: Final = 0.05  # of ln latency: losses that begin with less of a queue have another cause
+_BRINK_KEEP: Final = 0.7  # of the mean of the earlier onsets, at each
+_BRINK_MAX, _BRINK_POWER = 1.2, 6  # half of the way there is nothing yet
 
 
 class Signs:
@@ -82,6 +88,8 @@ class Signs:
         self._counts = np.zeros((len(_COUNTED), targets))
         self._counted_at_ms = 0
         self._deviation = np.zeros((2, targets))  # fading sums: of deviations, of how many
+        self._base = np.zeros((2, targets))  # the same of ln latency
+        self._brink = np.zeros(targets)  # above the base, of ln latency, where losses began; 0: not known
         self._seen_at_ms = 0
         # Disruptions by time of day; those of the last half day wait, else each would be told twice.
         self._hours = np.zeros((_BINS, targets), np.float32)
@@ -95,6 +103,12 @@ class Signs:
         self._counts[:_ROUTE] += begun
         self._today[self._bin % _BINS] += begun
 
+    def overflowed(self, lossy: Array, latency_ms: Array) -> None:
+        """Losses have just begun, and what the latency was then; (targets,) bool and ms."""
+        above = np.where(lossy, np.log(np.maximum(latency_ms, 1e-3)) - _mean(self._base), 0.0)
+        before = np.where(self._brink > 0, self._brink, above)
+        self._brink = np.where(above > _BRINK_LEAST, _BRINK_KEEP * before + (1 - _BRINK_KEEP) * above, self._brink)
+
     def route_changed(self, targets: list[int], policy: Policy, now_ms: int) -> None:
         """The routes to these targets are others than before."""
         self._fade(policy, now_ms)
@@ -106,12 +120,14 @@ class Signs:
         self._fade(policy, now_ms)
         # Panes count whole microseconds: a shorter one is 0, and has no logarithm.
         above = np.log(np.maximum(m.latency_ms, 1e-3) / np.maximum(m.slow_latency_ms, 1e-3))
+        level = np.log(np.maximum(m.latency_ms, 1e-3))
         above = np.where(measured & ~np.isnan(above), above, 0.0)
         now = np.abs(above)
+        self._average(now, level, measured, policy, now_ms)
         recent, others, past, route = self._counts
         rows = np.empty((SIGNS, len(recent)))
         rows[0] = 1.0
-        rows[1] = self._deviate(now, measured, policy, now_ms)
+        rows[1] = _mean(self._deviation)
         rows[2] = now
         np.divide(recent, _SOME, out=rows[3])
         np.divide(others.sum() - others, _SOME_OTHERS * max(len(recent) - 1, 1), out=rows[4])
@@ -123,6 +139,7 @@ class Signs:
         np.divide(above, max(math.log(max(policy.disruption_latency_ratio, 1.0)), _LEAST), out=rows[10])
         np.divide(m.fast_loss_ratio, max(policy.disruption_loss_ratio, _LEAST), out=rows[11])
         np.fmax(np.minimum(m.age_ms / policy.stale_after_ms, 1.0), m.suspicion_ratio, out=rows[12])
+        rows[13] = self._near_brink(level)
         np.fmax(rows[3:], 0.0, out=rows[3:])  # what is not known is no sign
         np.minimum(rows[_SHARES], _SHARE_MAX, out=rows[_SHARES])
         deviations = rows[_SATURATED]
@@ -133,17 +150,21 @@ class Signs:
             rows[:, ~measured] = np.nan
         return np.ascontiguousarray(rows.T)
 
-    def _deviate(self, now: Array, measured: Array, policy: Policy, now_ms: int) -> Array:
-        """(targets,) mean deviation, this one taken in."""
-        keep = (
-            math.exp((self._seen_at_ms - now_ms) / (_DEVIATION_TAUS * policy.slow_tau_ms)) if self._seen_at_ms else 1.0
-        )
+    def _near_brink(self, level: Array) -> Array:
+        """(targets,) nearness to the brink, of ln latency."""
+        above = np.fmax(level - _mean(self._base), 0.0)
+        share = np.minimum(above / np.maximum(self._brink, _BRINK_LEAST), _BRINK_MAX)
+        return np.where(self._brink > 0, share**_BRINK_POWER, 0.0)
+
+    def _average(self, deviation: Array, level: Array, measured: Array, policy: Policy, now_ms: int) -> None:
+        """Take in (targets,) deviations and ln latencies."""
+        passed_ms = now_ms - self._seen_at_ms if self._seen_at_ms else 0
         self._seen_at_ms = now_ms
-        seen = self._deviation * keep
-        seen[0] += now
-        seen[1] += 1
-        self._deviation = np.where(measured, seen, self._deviation)
-        return self._deviation[0] / np.maximum(self._deviation[1], 1.0)  # type: ignore[no-any-return]
+        taus_ms = _DEVIATION_TAUS * policy.slow_tau_ms, _BASE_HORIZONS * policy.prediction_horizon_ms
+        self._deviation, self._base = (
+            np.where(measured, sums * math.exp(-passed_ms / tau_ms) + np.array((value, np.ones(len(value)))), sums)
+            for sums, value, tau_ms in zip((self._deviation, self._base), (deviation, level), taus_ms, strict=True)
+        )
 
     def _fade(self, policy: Policy, now_ms: int) -> None:
         if self._counted_at_ms and now_ms > self._counted_at_ms and np.count_nonzero(self._counts):
@@ -197,6 +218,11 @@ class Signs:
         return signs
 
 
+def _mean(sums: Array) -> Array:
+    """(targets,) of (2, targets) fading sums of values and of how many."""
+    return sums[0] / np.maximum(sums[1], 1.0)  # type: ignore[no-any-return]
+
+
 _SCALARS: Final = ("counted_at_ms", "seen_at_ms", "bin")
-_ARRAYS: Final = ("counts", "deviation", "hours", "today")
+_ARRAYS: Final = ("counts", "deviation", "hours", "today", "base", "brink")
 _LN_2: Final = math.log(2.0)

@@ -24,7 +24,7 @@ from streams.core.prediction_model import LogisticModel
 from streams.core.prediction_signs import BELIEFS, SIGNS, Signs
 from streams.core.views import PathMetrics
 
-MODEL: Final = "bayes-logistic-1"
+MODEL: Final = "bayes-logistic-2"
 _MEMORY_MS: Final = 14 * 86_400_000.0  # time constant: networks change, and what was learnt of another says little
 Judge = Callable[[Outcomes], None]
 
@@ -52,6 +52,7 @@ class Predictor:
         self._waiting: list[_Waiting] = []
         self._run = np.zeros(targets, np.int64)  # ticks for which a path has looked disrupted
         self._all = np.arange(targets)
+        self._lossy = np.zeros(targets, np.int64)  # ... because of its losses
 
     @property
     def labels_learnt(self) -> int:
@@ -82,13 +83,16 @@ class Predictor:
         some = [bool(np.count_nonzero(row)) for row in looks]
         found: list[DisruptionPrediction | None] = []
         for number, at_ms in enumerate(now_ms):
-            self._note(looks[number], policy, at_ms, some=some[number])
+            cells = slice(number * len(regions), (number + 1) * len(regions))
+            if self._note(looks[number], policy, at_ms, some=some[number]):
+                lossy = self._overflows(m.fast_loss_ratio[cells], policy)
+                self._signs.overflowed(lossy, m.latency_ms[cells])
             self._learn(policy, at_ms, judge)
             if at_ms < self._next_at_ms:
                 found.append(None)
                 continue
             self._next_at_ms = (at_ms // policy.prediction_every_ms + 1) * policy.prediction_every_ms
-            now = m if len(now_ms) == 1 else m.part(slice(number * len(regions), (number + 1) * len(regions)))
+            now = m if len(now_ms) == 1 else m.part(cells)
             probability = self._predict(now, self._run < policy.disruption_ticks, policy, at_ms)
             said = self._waiting[-1].path
             if len(said) < len(regions):
@@ -117,8 +121,8 @@ class Predictor:
         """The routes to these targets are others than before."""
         self._signs.route_changed(targets, policy, now_ms)
 
-    def _note(self, looks: Array, policy: Policy, now_ms: int, *, some: bool) -> None:
-        """Who looks disrupted now, if some do."""
+    def _note(self, looks: Array, policy: Policy, now_ms: int, *, some: bool) -> bool:
+        """Who looks disrupted now, if some do; whether any does."""
         if some:
             self._run = np.where(looks, self._run + 1, 0)
             begun = self._run == policy.disruption_ticks
@@ -126,6 +130,14 @@ class Predictor:
                 self._begun(begun, policy, now_ms)
         elif np.count_nonzero(self._run):
             self._run = np.zeros(len(looks), np.int64)
+            self._lossy[:] = 0
+        return some
+
+    def _overflows(self, loss_ratio: Array, policy: Policy) -> Array:
+        """(targets,) bool: has lost too much for so many ticks, as of this one."""
+        lossy = loss_ratio >= policy.disruption_loss_ratio
+        self._lossy = np.where(lossy, self._lossy + 1, 0)
+        return self._lossy == 1  # type: ignore[no-any-return]
 
     def _begun(self, begun: Array, policy: Policy, now_ms: int) -> None:
         self._signs.begun(begun, policy, now_ms)
@@ -168,9 +180,10 @@ class Predictor:
         self._signs = self._signs.renumber(place, targets)
         self._waiting = []
         self._all = np.arange(targets)
-        run, self._run = self._run, np.zeros(targets, np.int64)
+        run, lossy = self._run, self._lossy
+        self._run, self._lossy = np.zeros((2, targets), np.int64)
         for old, new in place.items():
-            self._run[new] = run[old]
+            self._run[new], self._lossy[new] = run[old], lossy[old]
 
     def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Scalars and arrays for a snapshot."""
@@ -186,6 +199,7 @@ class Predictor:
         }
         arrays = {
             "run": self._run,
+            "lossy": self._lossy,
             "labels": self._climatology.labels,
             "hits": self._climatology.hits,
             "waiting.at_ms": np.array([w.at_ms for w in self._waiting], np.int64),
@@ -204,7 +218,7 @@ class Predictor:
         if scalars.get("model") != MODEL:
             return predictor
         predictor._next_at_ms, predictor._learnt_at_ms = scalars["next_at_ms"], scalars["learnt_at_ms"]
-        predictor._run = arrays["run"]
+        predictor._run, predictor._lossy = arrays["run"], arrays["lossy"]
         predictor._climatology = Climatology.load(arrays["labels"], arrays["hits"])
         predictor._model.restore(scalars["logistic"], _part(arrays, "logistic."))
         predictor._signs = Signs.load(scalars["signs"], _part(arrays, "signs."))

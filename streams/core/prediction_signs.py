@@ -12,6 +12,7 @@ good path and may be anything on a bad one counts by its logarithm, for it takes
     loss        of the long memory
     variation   of delay, by the amount that would be a disruption
     route       changes of its routes in the last minutes
+    brink       how near the queue is to where the path's own losses began before: a buffer is as large as it is
 
 What approaches the threshold at which it is a disruption itself counts in shares of it: `rise` of latency, `partial`
 loss, and `silence`.
@@ -53,6 +54,7 @@ BELIEFS: Final = {
     "rise": Belief(2.0, 2.0),
     "partial": Belief(2.0, 1.0),
     "silence": Belief(0.5, 0.5),
+    "brink": Belief(2.0, 2.0),
 }
 # By what becomes of them, in this order: saturated logarithms, the rest of them, which are logarithms or shares.
 _PARTS: Final = slice(1, 3), slice(3, None), slice(3, 10), slice(10, 13)
@@ -79,6 +81,10 @@ _SOME_OTHERS: Final = 0.07  # a path, of its neighbours
 _SOME_LOSS: Final = 0.01
 _LEAST, _SHARE_MAX = 0.01, np.array(1.0)  # at 1 it is a disruption
 _SOME_32: Final = np.array(_SOME, np.float32)
+_BASE_HORIZONS: Final = 33.0  # time constant of the level above which a queue is counted
+_BRINK_LEAST: Final = 0.05  # of ln latency: losses that begin with less of a queue have another cause
+_BRINK_KEEP: Final = 0.7  # of the mean of the earlier onsets, at each
+_BRINK_MAX, _BRINK_POWER = 1.2, 6  # half of the way there is nothing yet
 
 
 class Signs:
@@ -88,6 +94,8 @@ class Signs:
         self._counts = np.zeros((len(_COUNTED), targets))
         self._counted_at_ms = 0
         self._deviation = np.zeros((2, targets))  # fading sums: of deviations, of how many
+        self._base = np.zeros((2, targets))  # the same of ln latency
+        self._brink = np.zeros(targets)  # above the base, of ln latency, where losses began; 0: not known
         self._seen_at_ms = 0
         # Disruptions by time of day; those of the last half day wait, else each would be told twice.
         self._hours = np.zeros((_BINS, targets), np.float32)
@@ -102,6 +110,12 @@ class Signs:
         self._counts[:_ROUTE] += begun
         self._today[self._bin % _BINS] += begun
 
+    def overflowed(self, lossy: Array, latency_ms: Array) -> None:
+        """Losses have just begun, and what the latency was then; (targets,) bool and ms."""
+        above = np.where(lossy, np.log(np.maximum(latency_ms, 1e-3)) - _mean(self._base), 0.0)
+        before = np.where(self._brink > 0, self._brink, above)
+        self._brink = np.where(above > _BRINK_LEAST, _BRINK_KEEP * before + (1 - _BRINK_KEEP) * above, self._brink)
+
     def route_changed(self, targets: list[int], policy: Policy, now_ms: int) -> None:
         """The routes to these targets are others than before."""
         self._fade(policy, now_ms)
@@ -113,14 +127,16 @@ class Signs:
         self._fade(policy, now_ms)
         all_measured = np.count_nonzero(measured) == len(measured)
         # Panes count whole microseconds: a shorter one is 0, and has no logarithm.
-        above = np.log(np.maximum(m.latency_ms, _MICROSECOND) / np.maximum(m.slow_latency_ms, _MICROSECOND))
+        latency_ms = np.maximum(m.latency_ms, _MICROSECOND)
+        above, level = np.log(latency_ms / np.maximum(m.slow_latency_ms, _MICROSECOND)), np.log(latency_ms)
         known = np.isfinite(above)
         if not all_measured or np.count_nonzero(known) < len(known):
             above = np.where(measured & known, above, 0.0)
         now = np.abs(above)
+        self._average(now, level, None if all_measured else measured, policy, now_ms)
         rows = np.empty((SIGNS, len(now)))
         rows[0] = 1.0
-        rows[1] = self._deviate(now, None if all_measured else measured, policy, now_ms)
+        rows[1] = _mean(self._deviation)
         rows[2] = now
         rows[_COUNTED_AT] = self._counts
         others = rows[_OTHERS_AT]
@@ -131,6 +147,7 @@ class Signs:
         rows[10] = above
         rows[11] = m.fast_loss_ratio
         rows[12] = m.age_ms
+        rows[13] = self._near_brink(level)
         rows /= self._unit(policy, len(now))
         silence = rows[12]
         np.fmax(silence, m.suspicion_ratio, silence)
@@ -163,18 +180,24 @@ class Signs:
             self._units = policy, np.array(list(units.values()))[:, None]
         return self._units[1]
 
-    def _deviate(self, now: Array, measured: Array | None, policy: Policy, now_ms: int) -> Array:
-        """(targets,) mean deviation, this one taken in of those that are `measured` (None: of all)."""
-        keep = (
-            math.exp((self._seen_at_ms - now_ms) / (_DEVIATION_TAUS * policy.slow_tau_ms)) if self._seen_at_ms else 1.0
-        )
+    def _near_brink(self, level: Array) -> Array:
+        """(targets,) nearness to the brink, of ln latency."""
+        if not np.count_nonzero(self._brink):
+            return np.zeros(len(level))
+        above = np.fmax(level - _mean(self._base), 0.0)
+        share = np.minimum(above / np.maximum(self._brink, _BRINK_LEAST), _BRINK_MAX)
+        return np.where(self._brink > 0, share**_BRINK_POWER, 0.0)
+
+    def _average(self, deviation: Array, level: Array, measured: Array | None, policy: Policy, now_ms: int) -> None:
+        """Take in (targets,) deviations and ln latencies of those that are `measured` (None: of all)."""
+        passed_ms = now_ms - self._seen_at_ms if self._seen_at_ms else 0
         self._seen_at_ms = now_ms
-        seen = self._deviation * keep
-        seen[0] += now
-        seen[1] += _ONE
-        self._deviation = seen if measured is None else np.where(measured, seen, self._deviation)
-        total, count = self._deviation
-        return total / np.maximum(count, _ONE)  # type: ignore[no-any-return]
+        self._deviation = _taken_in(
+            self._deviation, deviation, measured, math.exp(-passed_ms / (_DEVIATION_TAUS * policy.slow_tau_ms))
+        )
+        self._base = _taken_in(
+            self._base, level, measured, math.exp(-passed_ms / (_BASE_HORIZONS * policy.prediction_horizon_ms))
+        )
 
     def _fade(self, policy: Policy, now_ms: int) -> None:
         if self._counted_at_ms and now_ms > self._counted_at_ms and np.count_nonzero(self._counts):
@@ -231,6 +254,19 @@ class Signs:
         return signs
 
 
+def _mean(sums: Array) -> Array:
+    """(targets,) of (2, targets) fading sums of values and of how many."""
+    return sums[0] / np.maximum(sums[1], 1.0)  # type: ignore[no-any-return]
+
+
 _SCALARS: Final = ("counted_at_ms", "seen_at_ms", "bin")
-_ARRAYS: Final = ("counts", "deviation", "hours", "today")
+_ARRAYS: Final = ("counts", "deviation", "hours", "today", "base", "brink")
 _LN_2: Final = np.array(math.log(2.0))
+
+
+def _taken_in(sums: Array, value: Array, measured: Array | None, keep: float) -> Array:
+    """(2, targets) fading sums and counts with one more value (targets,), where measured."""
+    seen = sums * keep
+    seen[0] += value
+    seen[1] += _ONE
+    return seen if measured is None else np.where(measured, seen, sums)

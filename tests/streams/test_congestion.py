@@ -26,9 +26,9 @@ SOAK = "PROXIMA_SOAK" in os.environ
 OFF = replace(Policy(), prediction_weight=0.0)
 DAYS = 1.5
 LEARNT_AFTER = DAY_STEPS // 2  # steps: before that a model has not seen enough to be trusted
-# What is reached for sure. The aim is 0.8 with less than 1 (docs/trust.md).
-IN_TIME_RATIO_MIN = 0.7
-FALSE_MOVES_PER_DAY_MAX = 8.0
+# Of all days judged together; of one alone chance has its part.
+IN_TIME_RATIO_MIN = 0.8
+FALSE_MOVES_PER_DAY_MAX = 1.0
 LOST_WITHIN_MS = 10_800_000  # trust, after what made the model right is over
 Change = Callable[[int, Array], Array]
 
@@ -81,15 +81,15 @@ def test_who_never_moves_leaves_nothing_in_time_and_who_moves_for_nothing_is_tol
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", JUDGING if SOAK else JUDGING[:1])
-def test_the_target_moves_before_the_first_probe_is_lost(seed: int) -> None:
-    off, on = (judged(*run(seed, DAYS, policy), LEARNT_AFTER) for policy in (OFF, Policy()))
-    print(
-        f"seed {seed}: {on.in_time_ratio:.0%} of {on.episodes} in time, {on.false_moves_per_day:.1f} false a day; ", off
-    )
-    assert off.in_time_ratio < 0.2, "without prediction there is no reason to move"
-    assert on.in_time_ratio >= IN_TIME_RATIO_MIN
-    assert on.false_moves_per_day <= FALSE_MOVES_PER_DAY_MAX
+def test_the_target_moves_before_the_first_probe_is_lost() -> None:
+    days = []
+    for seed in JUDGING if SOAK else JUDGING[:1]:
+        off, on = (judged(*run(seed, DAYS, policy), LEARNT_AFTER) for policy in (OFF, Policy()))
+        print(f"seed {seed}: {on.left_in_time} of {on.episodes} in time, {on.false_moves_per_day:.1f} false a day")
+        assert off.in_time_ratio < 0.2, "without prediction there is no reason to move"
+        days.append(on)
+    assert sum(d.left_in_time for d in days) >= IN_TIME_RATIO_MIN * sum(d.episodes for d in days)
+    assert sum(d.false_moves_per_day for d in days) / len(days) <= FALSE_MOVES_PER_DAY_MAX
 
 
 # -- adversaries

@@ -95,6 +95,8 @@ def test_the_target_moves_before_anything_has_failed_and_the_ranking_says_why(to
 
 def test_the_runner_up_is_asked_once_before_the_target_moves(told: dict[str, float]) -> None:
     story = begun()
+    told["t-1"] = 0.3  # an alarm, and not yet a reason to move
+    story.run(10, CALM)
     told["t-1"] = 0.9
     story.run(30, CALM)
     [request] = story.requests

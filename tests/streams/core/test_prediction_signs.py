@@ -113,3 +113,23 @@ def test_a_restart_and_other_numbers_change_no_bit(seed: int) -> None:
             assert other.tolist() == one[name].tolist()
         for name, other in calm(turned, later_ms).items():
             assert other[[2, 0, 1]] == pytest.approx(one[name])
+
+
+def test_the_brink_is_where_losses_began_before_and_half_of_the_way_says_nothing() -> None:
+    signs, ms = Signs(3), CALM.latency_ms
+    full, half = replace(CALM, latency_ms=2 * ms), replace(CALM, latency_ms=2**0.5 * ms)
+    for minute in range(30):
+        assert calm(signs, T0 + 60_000 * minute)["brink"].tolist() == [0, 0, 0]
+    signs.overflowed(A_ONLY, np.array([2 * ms, 2 * ms, ms]))
+    near = rows(signs, T0 + 1_801_000, full, full, CALM)["brink"]
+    assert 0.5 < near[0] < 1.0  # the base has come a little nearer
+    assert near[1:].tolist() == [0, 0]
+    assert rows(signs, T0 + 1_802_000, half, CALM, CALM)["brink"][0] < 0.05
+
+
+def test_losses_without_a_queue_teach_no_brink() -> None:
+    signs = Signs(3)
+    for minute in range(30):
+        calm(signs, T0 + 60_000 * minute)
+    signs.overflowed(A_ONLY, np.array([CALM.latency_ms] * 3))
+    assert rows(signs, T0 + 1_801_000, replace(CALM, latency_ms=40.0), CALM, CALM)["brink"].tolist() == [0, 0, 0]

@@ -316,13 +316,13 @@ class FailoverEngine:
         if foreseen.scorecard is not None:
             published.append(foreseen.scorecard)
         self._events += foreseen.events
+        outlook = self._outlook(ranked, foreseen)  # of the target in use until now: it may be left at once
         ranking = self._ranking(ranked, orders, advice, now_ms)
         if ranking is not None:
             published.append(ranking)
         if self.muted:
             self.sequence -= ranking is not None
             return []
-        outlook = self._outlook(ranked, foreseen)
         self._readiness, request = self._readiness.step(self.primary, outlook, self.configuration.policy, now_ms)
         return published if request is None else [*published, request]
 

@@ -112,7 +112,8 @@ class Signs:
 
     def overflowed(self, lossy: Array, latency_ms: Array) -> None:
         """Losses have just begun, and what the latency was then; (targets,) bool and ms."""
-        above = np.where(lossy, np.log(np.maximum(latency_ms, 1e-3)) - _mean(self._base), 0.0)
+        known = lossy & (self._base[1] > 0)
+        above = np.where(known, np.log(np.maximum(latency_ms, 1e-3)) - _mean(self._base), 0.0)
         before = np.where(self._brink > 0, self._brink, above)
         self._brink = np.where(above > _BRINK_LEAST, _BRINK_KEEP * before + (1 - _BRINK_KEEP) * above, self._brink)
 

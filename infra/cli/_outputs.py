@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
 
 from infra.cli._options import say, say_json
 from infra.cli._plain import shown
@@ -36,7 +37,7 @@ class Outputs:
         self._topic, self._as_hex, self._quiet = topic, as_hex, quiet
         self._from_ms, self._to_ms = from_ms, to_ms
         self._publish: Callable[[Output], None] | None = None
-        self._close: Callable[[], None] = lambda: None
+        self._leaving = ExitStack()
         if to_kafka is not None:
             self._open(to_kafka, client.kafka.bootstrap)
 
@@ -45,9 +46,11 @@ class Outputs:
         from producers.publisher import Publisher  # noqa: PLC0415
 
         create_topics(bootstrap, prefix=prefix)
-        publisher = Publisher(bootstrap, client_id="proxima-replay", topic_prefix=prefix)
+        # Leaving the publisher waits until the broker has everything.
+        publisher = self._leaving.enter_context(
+            Publisher(bootstrap, client_id="proxima-replay", topic_prefix=prefix, flush_timeout_s=30.0)
+        )
         self._publish = lambda out: publisher.publish_raw(out.topic, out.key, out.value)
-        self._close = publisher.close
 
     def take(self, output: Output, record: JournalRecord) -> None:
         """Publish it, or print it when it is of the topic asked for; `record` brought it about."""
@@ -75,8 +78,10 @@ class Outputs:
     def __enter__(self) -> Outputs:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> bool | None:
+        return self._leaving.__exit__(kind, error, at)
 
 
 class Comparison:

@@ -19,6 +19,7 @@ from streams.backtest import course_of, run_trace, score
 from streams.core.foresight import Foreseen, Foresight
 from streams.core.outcomes import Outcomes
 from streams.core.prediction import Predictor
+from streams.core.prediction_signs import SIGNS, Signs
 from streams.trace_files import Trace
 from tests.streams.congestion import DAY_STEPS, DEVELOPMENT, JUDGING, STEP_MS, Day, congesting, judged
 
@@ -146,6 +147,18 @@ def test_a_model_that_knows_nothing_never_counts_and_nothing_is_chosen_otherwise
 ) -> None:
     day, without = run(DEVELOPMENT[0], 0.5, OFF)
     seen = mislead(monkeypatch, change)
+    assert run_trace(day.trace, Policy()).chosen.tolist() == without.tolist()
+    assert len(seen) == len(without)
+    assert not any(seen)
+
+
+@pytest.mark.slow
+def test_signs_that_are_noise_earn_nothing_and_nothing_is_chosen_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    day, without = run(DEVELOPMENT[0], 0.5, OFF)
+    rows, rng, seen = Signs.rows, np.random.default_rng(7), list[float]()
+    # As large as signs are; what is not known of a path stays unknown.
+    monkeypatch.setattr(Signs, "rows", lambda *given: 0 * rows(*given) + rng.exponential(0.3, (3, SIGNS)))
+    watch(monkeypatch, seen)
     assert run_trace(day.trace, Policy()).chosen.tolist() == without.tolist()
     assert len(seen) == len(without)
     assert not any(seen)

@@ -264,7 +264,7 @@ class Policy:
     disruption_latency_ratio: float = 1.5
     disruption_latency_excess_ms: float = 10.0
     disruption_ticks: int = 2
-    prediction_weight: float = 0.55
+    prediction_weight: float = 0.5
     alarm_probability: float = 0.25
 
 

@@ -27,6 +27,7 @@ Example:
     topics.command()(create)
     topics.command(name="list")(list_)
     topics.command()(describe)
+    topics.command()(asyncapi)
     app.add_typer(topics, name="topics")
 
 
@@ -104,6 +105,22 @@ def describe(
             say(_sentence(state))
     if any(not state.exists or state.mistakes for state in states):
         raise typer.Exit(1)
+
+
+def asyncapi(*, prefix: Prefix = None, bootstrap: Bootstrap = None, config: ConfigFile = None) -> None:
+    """Print the table as an AsyncAPI document; needs no broker.
+
+    Every topic, what may stand in it with its Avro schema, and how it is kept: for generators and catalogues.
+
+    \b
+    Examples:
+      proxima topics asyncapi > proxima.asyncapi.json
+      proxima topics asyncapi --bootstrap broker-1:9092 | jq '.channels | keys'
+    """
+    from infra.asyncapi import document  # noqa: PLC0415
+
+    kafka = client_config(bootstrap, config, prefix).kafka
+    say_json(document(kafka.bootstrap, kafka.topic_prefix))
 
 
 def _row(topic: Any) -> dict[str, Any]:

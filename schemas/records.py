@@ -90,6 +90,51 @@ class Directive(StrEnum):
     STOP_ACTIONS = "stop-actions"
 
 
+class RemedyKind(StrEnum):
+    """What a remedy does to a path, the least disruptive first."""
+
+    LINK = "LINK"
+    LOCAL_PREFERENCE = "LOCAL_PREFERENCE"
+    AS_PATH_PREPEND = "AS_PATH_PREPEND"
+    BANDWIDTH = "BANDWIDTH"
+
+
+class Operation(StrEnum):
+    """What an actuator is asked for; both set a state."""
+
+    APPLY = "APPLY"
+    ROLL_BACK = "ROLL_BACK"
+
+
+class ActionOutcome(StrEnum):
+    """What became of an action; `avsc/ActionResult.avsc` explains each."""
+
+    STARTED = "STARTED"
+    APPLIED = "APPLIED"
+    ALREADY = "ALREADY"
+    DRY_RUN = "DRY_RUN"
+    REFUSED = "REFUSED"
+    EXPIRED = "EXPIRED"
+    FAILED = "FAILED"
+
+
+class RemedyEvent(StrEnum):
+    """Why a RemedyReport was published."""
+
+    STARTED = "STARTED"
+    APPLIED = "APPLIED"
+    NOT_APPLIED = "NOT_APPLIED"
+    VERIFIED = "VERIFIED"
+    NOT_HELPED = "NOT_HELPED"
+    REVERTING = "REVERTING"
+    WITHDRAWN = "WITHDRAWN"
+    STRANDED = "STRANDED"
+    BREAKER_OPENED = "BREAKER_OPENED"
+    CAPPED = "CAPPED"
+    STOPPED = "STOPPED"
+    UNMENDED = "UNMENDED"
+
+
 class RouteChange(StrEnum):
     """What a RouteEvent says; `avsc/RouteEvent.avsc` explains each."""
 
@@ -269,6 +314,31 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    remedy_id: str
+    target_region: str
+    kind: str
+    actuator: str
+    value: float = 0.0
+    cost: int | None = None
+    gain_ms: float = 0.0
+    gain_ratio: float = 0.2
+    verify_within_ms: int = 30_000
+    revert_after_ms: int = 1_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyLimits:
+    actions_max: int = 6
+    region_actions_max: int = 4
+    window_ms: int = 3_600_000
+    act_within_ms: int = 10_000
+    breaker_failures: int = 2
+    breaker_open_ms: int = 600_000
+    breaker_open_ms_max: int = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
 class FailoverConfiguration:
     primary_region: str
     potential_failover_regions: list[str]
@@ -277,6 +347,8 @@ class FailoverConfiguration:
     based_on: int = 0
     author: str = ""
     policy: Policy = field(default_factory=Policy)
+    remedies: list[Remedy] = field(default_factory=list, hash=False)
+    remedy_limits: RemedyLimits = field(default_factory=RemedyLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,6 +592,64 @@ class ReadinessRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    metric: str
+    from_value: float
+    must_reach: float
+    within_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathAction:
+    action_id: str
+    sequence: int
+    primary_region: str
+    target_region: str
+    remedy_id: str
+    kind: str
+    operation: str
+    actuator: str
+    value: float
+    planned_at_ms: int
+    expires_at_ms: int
+    config_version: int
+    reason: str
+    expected_gain: float = 0.0
+    verification: Verification | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    action_id: str
+    primary_region: str
+    remedy_id: str
+    actuator: str
+    operation: str
+    outcome: str
+    detail: str
+    breaker: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyReport:
+    sequence: int
+    primary_region: str
+    target_region: str
+    remedy_id: str
+    at_ms: int
+    event: str
+    phase: str
+    breaker: str
+    reason: str
+    action_id: str | None = None
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     metric: str
     from_value: float
@@ -608,6 +738,9 @@ Record = (
     | DisruptionPrediction
     | PredictionScorecard
     | ReadinessRequest
+    | PathAction
+    | ActionResult
+    | RemedyReport
     | FailoverRanking
     | DeadLetter
 )
@@ -632,6 +765,9 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         DisruptionPrediction,
         PredictionScorecard,
         ReadinessRequest,
+        PathAction,
+        ActionResult,
+        RemedyReport,
         FailoverRanking,
         DeadLetter,
     )

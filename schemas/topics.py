@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from schemas.records import (
+    ActionResult,
     AgentHealth,
     BandwidthMeasurement,
     DeadLetter,
@@ -22,11 +23,13 @@ from schemas.records import (
     ModelWarmed,
     Observation,
     OperatorDirective,
+    PathAction,
     PathWeights,
     PredictionScorecard,
     ProbeBatch,
     ReadinessRequest,
     RegionCatalog,
+    RemedyReport,
     RouteEvent,
     Snapshot,
     Tick,
@@ -77,6 +80,7 @@ _TABLE: Final = (
     Topic("injected-metrics", "primary", (InjectedMetric,), 7 * _DAY_MS, "anyone allowed to", takes_json=True),
     Topic("failover-config", "primary, or `regions`, or `directive/ID`",
           (FailoverConfiguration, RegionCatalog, OperatorDirective), -1, "operators", takes_json=True),
+    Topic("action-results", "primary", (ActionResult,), 30 * _DAY_MS, "actuators"),
     Topic("observations", "primary", (Observation, Tick, EngineChanged, ModelWarmed), 90 * _DAY_MS, "intake, decide",
           max_message_bytes=JOURNAL_BYTES_MAX),
     Topic("engine-snapshots", "primary, or `_shared`", (Snapshot,), -1, "decide", cleanup="compact",
@@ -87,6 +91,7 @@ _TABLE: Final = (
     Topic("disruption-predictions", "primary", (DisruptionPrediction,), 7 * _DAY_MS, "decide"),
     Topic("prediction-scorecards", "primary", (PredictionScorecard,), 90 * _DAY_MS, "decide"),
     Topic("readiness-requests", "primary", (ReadinessRequest,), _DAY_MS, "decide"),
+    Topic("path-actions", "primary", (PathAction, RemedyReport), 30 * _DAY_MS, "overview"),
     Topic("failover-rankings", "primary", (FailoverRanking,), 30 * _DAY_MS, "decide", cleanup="compact,delete",
           min_compaction_lag_ms=7 * _DAY_MS),
     Topic("dead-letters", "source topic", (DeadLetter,), 30 * _DAY_MS, "intake, decide, sinks",

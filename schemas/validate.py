@@ -7,13 +7,17 @@ record. Nothing here depends on configuration or on the clock, so every reader j
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, Final
 
+from schemas.ranges import AGENT_ID, AT_MS_MAX, METHOD, REGION_ID, RTT_MS_MAX, SOURCE, TTL_MS_MAX
+from schemas.ranges import matching as _matching
+from schemas.ranges import region as _region
+from schemas.ranges import within as _within
 from schemas.records import (
+    ActionResult,
     AgentHealth,
     BandwidthMeasurement,
     Directive,
@@ -22,6 +26,7 @@ from schemas.records import (
     InjectedMetric,
     OperatorDirective,
     Outcome,
+    PathAction,
     Policy,
     ProbeBatch,
     RegionCatalog,
@@ -29,19 +34,17 @@ from schemas.records import (
     RouteEvent,
     View,
 )
+from schemas.remedies import action_result, path_action, remedy_mistakes
 
-REGION_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-AGENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-METHOD: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+__all__ = [
+    "AGENT_ID", "AT_MS_MAX", "METHOD", "REGION_ID", "RTT_MS_MAX", "SOURCE", "TTL_MS_MAX", "columns_mistakes",
+    "mistakes", "policy_mistakes",
+]  # fmt: skip
 
 SENT_OFFSET_MS_MAX: Final = 600_000.0
-RTT_MS_MAX: Final = 65_536.0
-TTL_MS_MAX: Final = 24 * 3600 * 1000
 CANDIDATES_MAX: Final = 1000  # of a primary: its ranking has to fit into a record
 PREFIXES_MAX: Final = 10_000  # of all regions together: monitors keep each, once for each peer
 AS_MAX: Final = (1 << 32) - 1  # RFC 6793
-AT_MS_MAX: Final = 1 << 53  # what a float64 still holds exactly
 
 # metric -> (lowest, highest) that it may be, both allowed
 METRICS: Final = {
@@ -58,21 +61,6 @@ def mistakes(record: Any) -> list[str]:
     """Everything wrong with the record, in sentences; records that only Proxima itself writes have none."""
     check = _CHECKS.get(type(record))
     return check(record) if check is not None else []
-
-
-def _region(value: str, what: str) -> Iterable[str]:
-    if not REGION_ID.fullmatch(value):
-        yield f"{what} {value[:80]!r} is no region id ([a-z0-9][a-z0-9-]{{0,62}})"
-
-
-def _matching(pattern: re.Pattern[str], value: str, what: str) -> Iterable[str]:
-    if not pattern.fullmatch(value):
-        yield f"{what} {value[:80]!r} does not match {pattern.pattern}"
-
-
-def _within(value: float, low: float, high: float, what: str) -> Iterable[str]:
-    if not low <= value <= high:  # false for NaN too
-        yield f"{what} is {value:g}, not within {low:g} to {high:g}"
 
 
 def _probe_batch(batch: ProbeBatch) -> list[str]:
@@ -225,7 +213,7 @@ def _configuration(c: FailoverConfiguration) -> list[str]:
         found.append("version is not above 0")
     if not 0 <= c.based_on < max(c.version, 1):
         found.append(f"based_on {c.based_on} is not below version {c.version}")
-    return found + policy_mistakes(c.policy)
+    return found + policy_mistakes(c.policy) + remedy_mistakes(c)
 
 
 def _directive(d: OperatorDirective) -> list[str]:
@@ -304,5 +292,7 @@ _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     RegionCatalog: _catalog,
     FailoverConfiguration: _configuration,
     OperatorDirective: _directive,
+    PathAction: path_action,
+    ActionResult: action_result,
     RouteEvent: _route_event,
 }

@@ -60,7 +60,7 @@ from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
-ENGINE_VERSION: Final = "3"
+ENGINE_VERSION: Final = "4"
 # Why a target in use was left, that failback has to wait for.
 _FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
 Published = FailoverRanking | PathWeights | DisruptionPrediction | PredictionScorecard | ReadinessRequest

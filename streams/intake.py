@@ -2,7 +2,7 @@
 
     probe-samples       held in memory, and flushed just before the first record whose append time lies in a later tick
                         than the flush's first record (or when the flush is full): condensed, sent, confirmed, committed
-    everything else     validated and forwarded at once, in offset order
+    everything else     validated and forwarded at once, in offset order; what is configured also to `graph-updates`
 
 A flush's bounds follow from the records alone (append times, offsets, and the rule that the commit's metadata names),
 so a restart from any committed offset, or a zombie beside its successor, makes the same flushes again, and the fold
@@ -47,7 +47,9 @@ log = logging.getLogger("proxima")
 
 SAMPLES: Final = "probe-samples"
 JOURNAL: Final = "observations"
-_FORWARDED: Final = ("bgp-events", "injected-metrics", "failover-config")
+OVERVIEW: Final = "graph-updates"  # the journal of the stage that looks at the whole network
+_FORWARDED: Final = ("bgp-events", "injected-metrics", "network-verdicts", "failover-config")
+_ALSO_TO_OVERVIEW: Final = ("failover-config",)
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
 _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule
@@ -260,6 +262,8 @@ class Intake:
             key = content.primary_region.encode()
             observation = encode(Observation(content.primary_region, source, body))
             p.unsettled.append(await self._broker.send(JOURNAL, key, observation, partition_of(key, PARTITIONS)))
+        if place.topic in _ALSO_TO_OVERVIEW:
+            p.unsettled.append(await self._broker.send(OVERVIEW, key, observation, 0))
         if len(p.unsettled) >= _UNSETTLED_MAX:
             await self._settle_forwarded(place, p)
 

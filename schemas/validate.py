@@ -23,7 +23,10 @@ from schemas.records import (
     Directive,
     Failback,
     FailoverConfiguration,
+    GraphUpdate,
+    Health,
     InjectedMetric,
+    NetworkVerdict,
     OperatorDirective,
     Outcome,
     PathAction,
@@ -155,6 +158,9 @@ def _catalog(catalog: RegionCatalog) -> list[str]:
         found += _within(region.longitude, -180, 180, f"{region.region_id}: longitude")
         found += _within(region.capacity_ratio, 1e-6, 1, f"{region.region_id}: capacity_ratio")
         found += [f"{region.region_id}: {m}" for p in region.prefixes for m in _prefix(p)]
+        for name, what in (("providers", "provider"), ("risk_groups", "risk group")):
+            given = getattr(region, name)
+            found += [m for each in given for m in _matching(SOURCE, each, f"{region.region_id}: {what}")]
     prefixes = Counter(p for r in catalog.regions for p in r.prefixes)
     found += [f"prefix {p[:80]!r} is given twice" for p, times in sorted(prefixes.items()) if times > 1]
     if prefixes.total() > PREFIXES_MAX:
@@ -209,6 +215,7 @@ def _configuration(c: FailoverConfiguration) -> list[str]:
     found += [f"weights has {r}, which is no candidate" for r in sorted(set(c.weights) - set(regions))]
     for region, weight in c.weights.items():
         found += _within(weight, 1e-6, 1, f"weight of {region}")
+    found += _within(c.load_ratio, 0, 1000, "load_ratio")
     if c.version <= 0:
         found.append("version is not above 0")
     if not 0 <= c.based_on < max(c.version, 1):
@@ -227,7 +234,9 @@ def _directive(d: OperatorDirective) -> list[str]:
         return [*found, f"kind {d.kind[:40]!r} is unknown: one of {', '.join(Directive)}"]
     if d.kind == Directive.PIN and d.primary_region is None:
         found.append("a pin names its primary_region")
-    if (d.region is None) == (d.kind in (Directive.PIN, Directive.DRAIN)):
+    if d.kind == Directive.EXECUTED and (d.primary_region is None or d.primary_region == d.region):
+        found.append("executed names the primary_region whose traffic was moved, and another region")
+    if (d.region is None) == (d.kind in (Directive.PIN, Directive.DRAIN, Directive.EXECUTED)):
         found.append(f"{d.kind} {'names a region' if d.region is None else 'names no region'}")
     for name, most in (("author", 128), ("reason", 1000)):
         value = getattr(d, name)
@@ -268,6 +277,8 @@ def policy_mistakes(p: Policy) -> list[str]:
         found.append("policy.prediction_weight must be 0 to 100")
     if not 0 < p.alarm_probability <= 1:
         found.append("policy.alarm_probability must be above 0, 1 at most")
+    if not 0 <= p.shared_risk_weight < 1:
+        found.append("policy.shared_risk_weight must be 0 to below 1")
     if p.latency_exponent + p.loss_exponent <= 0:
         found.append("policy.latency_exponent and policy.loss_exponent cannot both be 0")
     return found + _hold_down_mistakes(p)
@@ -284,6 +295,30 @@ def _hold_down_mistakes(p: Policy) -> list[str]:
     return found + [m for agent in p.must_be_healthy for m in _matching(AGENT_ID, agent, "policy.must_be_healthy")]
 
 
+def _graph_update(u: GraphUpdate) -> list[str]:
+    found = [*_region(u.primary_region, "primary_region"), *(m for t in u.targets for m in _region(t, "target"))]
+    found += [] if u.target_region is None else _region(u.target_region, "target_region")
+    found += [m for a in (*u.agents, *u.silent_agents) for m in _matching(AGENT_ID, a, "agent")]
+    found += [m for route in u.routes for m in _region(route.region_id, "routes")]
+    try:
+        u.columns()
+    except ValueError as error:
+        found.append(str(error))
+    return found
+
+
+def _verdict(v: NetworkVerdict) -> list[str]:
+    found = [*_region(v.primary_region, "primary_region"), *_within(v.stale_after_ms, 1, TTL_MS_MAX, "stale_after_ms")]
+    healths = [str(health) for health in Health if health is not Health.BLIND]
+    if v.health not in healths:
+        found.append(f"health {v.health[:40]!r} is unknown: one of {', '.join(healths)}")
+    for shared in v.shared:
+        found += _within(shared.share_ratio, 0, 1, f"shared: {shared.region_id[:80]}: share_ratio")
+    for allotment in v.allotments:
+        found += _within(allotment.free_ratio, 0, 1, f"allotments: {allotment.region_id[:80]}: free_ratio")
+    return found
+
+
 _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     ProbeBatch: lambda b: _probe_batch(b) + columns_mistakes(b),
     BandwidthMeasurement: _bandwidth,
@@ -295,4 +330,6 @@ _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     PathAction: path_action,
     ActionResult: action_result,
     RouteEvent: _route_event,
+    GraphUpdate: _graph_update,
+    NetworkVerdict: _verdict,
 }

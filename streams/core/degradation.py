@@ -16,6 +16,8 @@ from schemas.records import Policy
 LATENCY: Final = "latency_ms"
 LOSS: Final = "loss_ratio"
 NEW_NORMAL_MS: Final = 30 * 60_000
+# Of loss, so many sights more: two lost probes stay in the fast average for longer than `disruption_ticks`.
+LOSS_TICKS_MORE: Final = 2
 _SURE: Final = 0.5  # confidence from which a path's average is its own
 
 
@@ -25,7 +27,7 @@ class Sight(NamedTuple):
     latency_ms: float
     usual_ms: float  # slow average
     loss_ratio: float  # as the ranking counts it
-    loss_now_ratio: float  # what the last probes prove
+    loss_now_ratio: float  # fast average
     confidence: float
     is_fresh: bool
     is_down: bool
@@ -66,7 +68,7 @@ class Degradation:
 
     def is_bad(self, policy: Policy) -> bool:
         """So often in a row that it is no accident."""
-        return self.bad >= policy.disruption_ticks
+        return self.bad >= policy.disruption_ticks + (LOSS_TICKS_MORE if self.metric == LOSS else 0)
 
     def limit_ms(self, policy: Policy) -> float:
         """Latency above which the path is bad; NaN while nothing is known."""

@@ -1,8 +1,7 @@
-"""All primaries' remedies together: what concerns several of them, and what comes over the journal of overview.
+"""All primaries' remedies together: the planner of paths, which overview asks once a tick.
 
-    configure, direct, see, result      records
-    tick(now)                           every primary's remedies, in order of name
-    save / load                         plain data, for the snapshot
+    take            configurations, directives, results of actions
+    step(now)       how the network is; then every primary's remedies, in order of name
 
 Caps are counted here: so many remedies into one region within a window, whoever asks for them, for what is moved onto a
 region's links by ten primaries at once is a fault of its own.
@@ -10,21 +9,29 @@ region's links by ten primaries at once is a fault of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.codec import from_plain, to_plain
 from schemas.records import (
     ActionResult,
+    Array,
     Directive,
     FailoverConfiguration,
+    GraphUpdate,
     Operation,
     OperatorDirective,
     PathAction,
+    Record,
     RemedyReport,
 )
 from streams.core.degradation import Sight
 from streams.core.remedies import Remedies
+
+if TYPE_CHECKING:
+    from streams.core.graph import Graph
+    from streams.core.planning import Network
 
 _DIRECTIVES_MAX: Final = 1000
 
@@ -49,10 +56,14 @@ class Ledger:
 
 
 class Mending:
-    """Of the whole network."""
+    """Of the whole network; a `planning.Planner`."""
+
+    name = "remedies"
 
     def __init__(self) -> None:
         self._primaries: dict[str, Remedies] = {}
+        self._versions: dict[str, int] = {}  # of every primary's configuration in force
+        self._seen: dict[str, int] = {}  # of every primary, the last update that was looked at
         self._stops: dict[str, OperatorDirective] = {}
         self._ledger = Ledger()
 
@@ -61,9 +72,41 @@ class Mending:
         """Those that have remedies, or had some."""
         return self._primaries
 
+    def take(self, record: Record, key: str, now_ms: int) -> str | None:
+        """A record of the journal; returns why it counts for nothing, where somebody has to be told."""
+        match record:
+            case FailoverConfiguration():
+                self.configure(record)
+            case OperatorDirective():
+                self.direct(record, now_ms)
+            case ActionResult():
+                if key != record.primary_region:
+                    return f"the key {key[:80]!r} is not the primary {record.primary_region}"
+                return self.result(record)
+            case _:
+                pass
+        return None
+
+    def step(self, now_ms: int, network: Network) -> list[Record]:
+        """Look at the paths that have remedies; returns what to publish, in order."""
+        if not self._primaries:
+            return []
+        fresh = network.graph.fresh(now_ms)
+        for primary, remedies in self._primaries.items():
+            standing = network.standings.get(primary)
+            if standing is None or standing.sequence == self._seen.get(primary):
+                continue
+            self._seen[primary] = standing.sequence
+            sights = _sights(network.graph, primary, remedies, fresh)
+            remedies.see(sights, standing.target_region, now_ms)
+        return [*self.tick(now_ms)]
+
     def configure(self, configuration: FailoverConfiguration) -> None:
-        """A configuration that is in force."""
+        """A configuration; it is in force if it is based on the version that was."""
         primary = configuration.primary_region
+        if configuration.based_on != self._versions.get(primary, 0):
+            return
+        self._versions[primary] = configuration.version
         if primary in self._primaries:
             self._primaries[primary].configure(configuration)
         elif configuration.remedies:
@@ -88,12 +131,6 @@ class Mending:
         if remedies is None:
             return f"{result.primary_region} has no remedies"
         return remedies.result(result)
-
-    def gap(self, highest: Mapping[str, int]) -> None:
-        """Records are gone, or another engine decided before: go on above the numbers published, by primary."""
-        for primary, sequence in highest.items():
-            if primary in self._primaries:
-                self._primaries[primary].sequence = max(self._primaries[primary].sequence, sequence)
 
     def tick(self, now_ms: int) -> list[PathAction | RemedyReport]:
         """What to publish now, in order."""
@@ -122,16 +159,42 @@ class Mending:
         """Plain data for a snapshot."""
         return {
             "primaries": {primary: remedies.save() for primary, remedies in self._primaries.items()},
+            "versions": self._versions,
+            "seen": self._seen,
             "stops": [to_plain(d) for d in self._stops.values()],
             "ledger": self._ledger.entries,
         }
 
-    @classmethod
-    def load(cls, plain: Mapping[str, Any]) -> Mending:
-        """The state again; of a snapshot that knew no remedies, none."""
-        found = cls()
-        found._primaries = {p: Remedies.load(each) for p, each in plain.get("primaries", {}).items()}
-        stops = [from_plain(OperatorDirective, each) for each in plain.get("stops", [])]
-        found._stops = {d.directive_id: d for d in stops}
-        found._ledger.entries = [(at, region) for at, region in plain.get("ledger", [])]
-        return found
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take the state again."""
+        self._primaries = {p: Remedies.load(each) for p, each in state["primaries"].items()}
+        self._versions, self._seen = dict(state["versions"]), dict(state["seen"])
+        stops = [from_plain(OperatorDirective, each) for each in state["stops"]]
+        self._stops = {d.directive_id: d for d in stops}
+        self._ledger.entries = [(at, region) for at, region in state["ledger"]]
+
+
+def _sights(graph: Graph, primary: str, remedies: Remedies, fresh: Array) -> dict[str, Sight]:
+    """The paths of a primary that have remedies; bool (regions, regions) `fresh`: somebody measures them now."""
+    row, found = graph.numbers[primary], {}
+    for target in remedies.targets:
+        column = graph.numbers.get(target)
+        if column is None:
+            continue
+        edge = {name: float(values[row, column]) for name, values in graph.edges.items()}
+        state = int(graph.state[row, column])
+        found[target] = Sight(
+            latency_ms=edge["latency_ms"],
+            usual_ms=edge["usual_latency_ms"],
+            loss_ratio=_or_none(edge["loss_ratio"]),
+            loss_now_ratio=_or_none(edge["loss_now_ratio"]),
+            confidence=_or_none(edge["confidence"]),
+            is_fresh=bool(fresh[row, column]),
+            is_down=bool(state & GraphUpdate.DOWN),
+            is_foretold=bool(state & GraphUpdate.FORETOLD),
+        )
+    return found
+
+
+def _or_none(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

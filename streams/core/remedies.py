@@ -153,6 +153,11 @@ class Remedies:
         return not any(t.phase in IN_PLACE for t in self._treatments.values())
 
     @property
+    def targets(self) -> list[str]:
+        """Regions whose paths have remedies."""
+        return list(self._paths)
+
+    @property
     def treatments(self) -> Mapping[str, Treatment]:
         """By remedy."""
         return self._treatments
@@ -256,8 +261,7 @@ class Remedies:
         reason = words.sentence(t, before, signal, detail)
         self._report(t, step.event, reason, now_ms)
         if step.operation is not None:
-            self.sequence += 1
-            self._due.append(action(self.configuration, t, self.sequence, now_ms, reason))
+            self._due.append(action(self.configuration, t, self._number(now_ms), now_ms, reason))
         if opened:
             self._report(t, RemedyEvent.BREAKER_OPENED, words.opened(t, now_ms), now_ms)
         if step.phase is Phase.IDLE and not t.is_configured:
@@ -265,10 +269,13 @@ class Remedies:
             self.configure(self.configuration)  # what took its place has waited for this
 
     def _report(self, t: Treatment, event: RemedyEvent, reason: str, now_ms: int) -> None:
-        self.sequence += 1
-        self._due.append(
-            report(self.configuration.primary_region, t, event, reason, sequence=self.sequence, now_ms=now_ms)
-        )
+        primary = self.configuration.primary_region
+        self._due.append(report(primary, t, event, reason, sequence=self._number(now_ms), now_ms=now_ms))
+
+    def _number(self, now_ms: int) -> int:
+        """The next sequence. It is a time, the journal's, so that no other engine version repeats it."""
+        self.sequence = max(self.sequence + 1, now_ms)
+        return self.sequence
 
     def _say_once(self, key: str, t: Treatment, event: RemedyEvent, reason: str, now_ms: int) -> None:
         if key not in self._said:

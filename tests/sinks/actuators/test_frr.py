@@ -134,7 +134,7 @@ def test_what_is_not_in_its_file_is_refused(actuator: FrrActuator) -> None:
         {"value": 301},
         {"value": 99},
     ):
-        assert actuator.refuses(replace(PREFER, **change)) is not None  # type: ignore[arg-type]
+        assert actuator.refuses(replace(PREFER, **change)) is not None
 
 
 def test_the_table_of_commands_has_no_place_for_anything_but_typed_words() -> None:

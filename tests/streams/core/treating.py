@@ -74,7 +74,9 @@ class World:
         """`saved`: the state goes through a snapshot at every tick."""
         for _ in range(ticks):
             if saved:
-                self.mending = Mending.load(json.loads(json.dumps(self.mending.save())))
+                state = json.loads(json.dumps(self.mending.save()))
+                self.mending = Mending()
+                self.mending.load(state)
             self._tick()
         return self
 

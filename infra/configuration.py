@@ -142,14 +142,17 @@ def as_toml(record: FailoverConfiguration | RegionCatalog) -> str:
     plain = to_plain(record)
     if isinstance(record, RegionCatalog):
         return f"version = {record.version}\n" + "".join(f"\n[[regions]]\n{_lines(r)}" for r in plain["regions"])
-    tables = {name: plain.pop(name) for name in ("weights", "policy")}
+    tables = {name: plain.pop(name) for name in ("weights", "policy", "remedy_limits")}
+    remedies = plain.pop("remedies")
     text = "[[configurations]]\n" + _lines(plain)
-    return text + "".join(f"\n[configurations.{name}]\n{_lines(table)}" for name, table in tables.items() if table)
+    text += "".join(f"\n[configurations.{name}]\n{_lines(table)}" for name, table in tables.items() if table)
+    return text + "".join(f"\n[[configurations.remedies]]\n{_lines(remedy)}" for remedy in remedies)
 
 
 def _lines(table: Mapping[str, Any]) -> str:
     # What json writes of strings, numbers and lists of strings is TOML too, but for one character.
-    values = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in table.items()}
+    said = {key: value for key, value in table.items() if value is not None}  # TOML has no null: it is the default
+    values = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in said.items()}
     return "".join(f"{key} = {text}\n" for key, text in values.items())
 
 

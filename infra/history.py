@@ -20,6 +20,9 @@ from schemas.records import (
     DeadLetter,
     DisruptionPrediction,
     FailoverRanking,
+    GraphUpdate,
+    NetworkGraphNode,
+    NetworkVerdict,
     PathWeights,
     PredictionScorecard,
     ReadinessRequest,
@@ -30,7 +33,7 @@ from streams.core.state import from_scalars
 from streams.journal import JournalRecord
 
 if TYPE_CHECKING:
-    from streams.fold import Output
+    from streams.folding import Output
 
 JOURNAL: Final = "observations"
 CHECKPOINTS: Final = "engine-checkpoints"
@@ -175,6 +178,9 @@ def decided_at_ms(output: Output) -> int:
 _AT: Final = {
     FailoverRanking: "decided_at_ms",
     PathWeights: "decided_at_ms",
+    GraphUpdate: "decided_at_ms",
+    NetworkVerdict: "decided_at_ms",
+    NetworkGraphNode: "decided_at_ms",
     DisruptionPrediction: "predicted_at_ms",
     PredictionScorecard: "scored_at_ms",
     ReadinessRequest: "requested_at_ms",

@@ -1,7 +1,7 @@
 """A whole pipeline on this machine, as processes that die with us: what the demo shows, and the soak tests torment.
 
     Kafka (one node) and Redis     child processes, or those that the environment names
-    worker: intake, decide         a child process, which runs a child process a stage
+    worker: its three stages       a child process, which runs a child process a stage
     sink: redis                    a child process
     trace player                   a thread here: recorded networks of 12 primaries, two agents each
     observer                       a thread here: what comes out, counted and timed
@@ -157,7 +157,7 @@ def running(folder: Path, say: Callable[[str], None]) -> Iterator[Pipeline]:
         children: list[ChildProcess] = []
         stack.callback(stop_all, children, STOP_TIMEOUT_S)
         # First of all what takes longest to start.
-        worker = child("worker", "--stages", "intake,decide")
+        worker = child("worker", "--stages", "intake,decide,overview")
         publisher = stack.enter_context(Publisher(broker.bootstrap, client_id="demo", topic_prefix=prefix))
         player = TracePlayer(publisher, network.result())
         _configure(publisher, player)

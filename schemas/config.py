@@ -69,13 +69,24 @@ class Decide(Section):
     )
 
 
+class Overview(Section):
+    """`[overview]`: the clock of the stage that looks at the whole network, and its snapshots."""
+
+    tick_ms: int = Field(1000, ge=100, le=60_000)
+    phase_ms: int = Field(
+        600, ge=0, description="evaluate so long after the tick's edge: what decide says of the tick is in by then"
+    )
+    snapshot_every_ms: int = Field(10_000, ge=200, description="how much is folded again after a kill, at most")
+    checkpoint_every_ms: int = Field(24 * 3600 * 1000, ge=1000, description="of journal time, as in [decide]")
+
+
 class Worker(Section):
     """`[worker]`: this process among its like."""
 
     name: str = Field(
         "worker-1", pattern=f"^{AGENT_ID.pattern}$", description="unlike any other worker's; survives a restart"
     )
-    stages: tuple[str, ...] = Field(("intake", "decide"), min_length=1)
+    stages: tuple[str, ...] = Field(("intake", "decide", "overview"), min_length=1)
     session_timeout_s: float = Field(6.0, ge=2, le=60, description="another takes over a dead worker's partitions then")
 
 
@@ -84,6 +95,7 @@ class WorkerConfig(RoleConfig):
     worker: Worker = Worker()
     intake: Intake = Intake()
     decide: Decide = Decide()
+    overview: Overview = Overview()
 
 
 class Target(Section):

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     FROM_THE_FUTURE = "FROM_THE_FUTURE"
     TOO_LATE = "TOO_LATE"
     UNKNOWN_REGION = "UNKNOWN_REGION"
+    UNASKED = "UNASKED"
     FOLD_ERROR = "FOLD_ERROR"
     REGISTRY_NOT_CONFIGURED = "REGISTRY_NOT_CONFIGURED"
 
@@ -88,6 +89,72 @@ class Directive(StrEnum):
     DRAIN = "drain"
     FREEZE = "freeze"
     STOP_ACTIONS = "stop-actions"
+    EXECUTED = "executed"
+
+
+class Health(StrEnum):
+    """How a primary is, as observers in other regions see it together; BLIND is one observer's own."""
+
+    UP = "UP"
+    DEGRADED = "DEGRADED"
+    DOWN = "DOWN"
+    UNKNOWN = "UNKNOWN"
+    BLIND = "BLIND"
+
+
+class FaultKind(StrEnum):
+    """Whose fault it is that paths are bad."""
+
+    PATH = "PATH"
+    TARGET_ACCESS = "TARGET_ACCESS"
+    PRIMARY_ACCESS = "PRIMARY_ACCESS"
+    AGENT = "AGENT"
+    TRANSIT = "TRANSIT"
+
+
+class RemedyKind(StrEnum):
+    """What a remedy does to a path, the least disruptive first."""
+
+    LINK = "LINK"
+    LOCAL_PREFERENCE = "LOCAL_PREFERENCE"
+    AS_PATH_PREPEND = "AS_PATH_PREPEND"
+    BANDWIDTH = "BANDWIDTH"
+
+
+class Operation(StrEnum):
+    """What an actuator is asked for; both set a state."""
+
+    APPLY = "APPLY"
+    ROLL_BACK = "ROLL_BACK"
+
+
+class ActionOutcome(StrEnum):
+    """What became of an action; `avsc/ActionResult.avsc` explains each."""
+
+    STARTED = "STARTED"
+    APPLIED = "APPLIED"
+    ALREADY = "ALREADY"
+    DRY_RUN = "DRY_RUN"
+    REFUSED = "REFUSED"
+    EXPIRED = "EXPIRED"
+    FAILED = "FAILED"
+
+
+class RemedyEvent(StrEnum):
+    """Why a RemedyReport was published."""
+
+    STARTED = "STARTED"
+    APPLIED = "APPLIED"
+    NOT_APPLIED = "NOT_APPLIED"
+    VERIFIED = "VERIFIED"
+    NOT_HELPED = "NOT_HELPED"
+    REVERTING = "REVERTING"
+    WITHDRAWN = "WITHDRAWN"
+    STRANDED = "STRANDED"
+    BREAKER_OPENED = "BREAKER_OPENED"
+    CAPPED = "CAPPED"
+    STOPPED = "STOPPED"
+    UNMENDED = "UNMENDED"
 
 
 class RouteChange(StrEnum):
@@ -209,6 +276,8 @@ class Region:
     name: str = ""
     capacity_ratio: float = 1.0
     prefixes: list[str] = field(default_factory=list, hash=False)
+    providers: list[str] = field(default_factory=list, hash=False)
+    risk_groups: list[str] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +335,32 @@ class Policy:
     disruption_ticks: int = 2
     prediction_weight: float = 0.5
     alarm_probability: float = 0.25
+    shared_risk_weight: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    remedy_id: str
+    target_region: str
+    kind: str
+    actuator: str
+    value: float = 0.0
+    cost: int | None = None
+    gain_ms: float = 0.0
+    gain_ratio: float = 0.2
+    verify_within_ms: int = 30_000
+    revert_after_ms: int = 1_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyLimits:
+    actions_max: int = 6
+    region_actions_max: int = 4
+    window_ms: int = 3_600_000
+    act_within_ms: int = 10_000
+    breaker_failures: int = 2
+    breaker_open_ms: int = 600_000
+    breaker_open_ms_max: int = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +372,9 @@ class FailoverConfiguration:
     based_on: int = 0
     author: str = ""
     policy: Policy = field(default_factory=Policy)
+    load_ratio: float = 0.0
+    remedies: list[Remedy] = field(default_factory=list, hash=False)
+    remedy_limits: RemedyLimits = field(default_factory=RemedyLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,6 +618,64 @@ class ReadinessRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    metric: str
+    from_value: float
+    must_reach: float
+    within_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathAction:
+    action_id: str
+    sequence: int
+    primary_region: str
+    target_region: str
+    remedy_id: str
+    kind: str
+    operation: str
+    actuator: str
+    value: float
+    planned_at_ms: int
+    expires_at_ms: int
+    config_version: int
+    reason: str
+    expected_gain: float = 0.0
+    verification: Verification | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    action_id: str
+    primary_region: str
+    remedy_id: str
+    actuator: str
+    operation: str
+    outcome: str
+    detail: str
+    breaker: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemedyReport:
+    sequence: int
+    primary_region: str
+    target_region: str
+    remedy_id: str
+    at_ms: int
+    event: str
+    phase: str
+    breaker: str
+    reason: str
+    action_id: str | None = None
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     metric: str
     from_value: float
@@ -577,6 +733,141 @@ class FailoverRanking:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphRoute:
+    region_id: str
+    transits: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphUpdate:
+    """All paths of a primary at a moment; see `of` and `columns` for the packed columns as arrays."""
+
+    COLUMNS: ClassVar = {
+        "latency_ms": "<f4",
+        "usual_latency_ms": "<f4",
+        "delay_variation_ms": "<f4",
+        "bandwidth_bps": "<f4",
+        "loss_ratio": "<f4",
+        "loss_now_ratio": "<f4",
+        "weight": "<f4",
+        "confidence": "<f4",
+        "state": "u1",
+    }
+    FRESH: ClassVar = 1  # bits of `state`
+    DOWN: ClassVar = 2
+    ELIGIBLE: ClassVar = 4
+    FORETOLD: ClassVar = 8
+
+    primary_region: str
+    sequence: int
+    decided_at_ms: int
+    targets: list[str]
+    agents: list[str]
+    silent_agents: list[str]
+    latency_ms: bytes
+    usual_latency_ms: bytes
+    delay_variation_ms: bytes
+    bandwidth_bps: bytes
+    loss_ratio: bytes
+    loss_now_ratio: bytes
+    weight: bytes
+    confidence: bytes
+    state: bytes
+    target_region: str | None = None
+    says_routes: bool = False
+    routes: list[GraphRoute] = field(default_factory=list)
+
+    @classmethod
+    def packed(cls, **columns: npt.ArrayLike) -> dict[str, Any]:
+        """Columns by the names in `COLUMNS`, arrays of shape (targets,), as the record holds them."""
+        return {name: np.asarray(columns[name], dtype).tobytes() for name, dtype in cls.COLUMNS.items()}
+
+    def columns(self) -> dict[str, Array]:
+        """The columns as read-only arrays of shape (targets,); ValueError when one does not fit the targets."""
+        found = {name: np.frombuffer(getattr(self, name), dtype) for name, dtype in self.COLUMNS.items()}
+        wrong = [name for name, column in found.items() if len(column) != len(self.targets)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} do not fit {len(self.targets)} targets")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    region_id: str
+    sees: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    kind: str
+    name: str
+    confidence: float
+    explained: int
+    contradicting: int
+    since_ms: int
+    regions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRisk:
+    region_id: str
+    kind: str
+    name: str
+    share_ratio: float
+    with_region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    region_id: str
+    free_ratio: float
+    taken_by: list[str] = field(default_factory=list)
+    counted_on_by: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkVerdict:
+    primary_region: str
+    sequence: int
+    decided_at_ms: int
+    stale_after_ms: int
+    health: str
+    health_since_ms: int
+    observers: list[Observer]
+    reason: str
+    faults: list[Fault] = field(default_factory=list)
+    shared: list[SharedRisk] = field(default_factory=list)
+    allotments: list[Allotment] = field(default_factory=list)
+    executed_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkEdge:
+    target_region: str
+    weight: float
+    confidence: float
+    state: str
+    latency_ms: float | None = None
+    packet_loss_ratio: float | None = None
+    delay_variation_ms: float | None = None
+    bandwidth_bps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkGraphNode:
+    region_id: str
+    sequence: int
+    decided_at_ms: int
+    edges: list[NetworkEdge]
+    latency_ms: float | None = None
+    packet_loss_ratio: float | None = None
+    bandwidth_bps: float | None = None
+    weight: float | None = None
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     reason: str
     detail: str
@@ -608,7 +899,13 @@ Record = (
     | DisruptionPrediction
     | PredictionScorecard
     | ReadinessRequest
+    | PathAction
+    | ActionResult
+    | RemedyReport
     | FailoverRanking
+    | GraphUpdate
+    | NetworkVerdict
+    | NetworkGraphNode
     | DeadLetter
 )
 RECORDS: Final[Mapping[str, type[Record]]] = {
@@ -632,7 +929,13 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         DisruptionPrediction,
         PredictionScorecard,
         ReadinessRequest,
+        PathAction,
+        ActionResult,
+        RemedyReport,
         FailoverRanking,
+        GraphUpdate,
+        NetworkVerdict,
+        NetworkGraphNode,
         DeadLetter,
     )
 }

@@ -7,21 +7,29 @@ record. Nothing here depends on configuration or on the clock, so every reader j
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any, Final
 
+from schemas.ranges import AGENT_ID, AT_MS_MAX, METHOD, REGION_ID, RTT_MS_MAX, SOURCE, TTL_MS_MAX
+from schemas.ranges import matching as _matching
+from schemas.ranges import region as _region
+from schemas.ranges import within as _within
 from schemas.records import (
+    ActionResult,
     AgentHealth,
     BandwidthMeasurement,
     Directive,
     Failback,
     FailoverConfiguration,
+    GraphUpdate,
+    Health,
     InjectedMetric,
+    NetworkVerdict,
     OperatorDirective,
     Outcome,
+    PathAction,
     Policy,
     ProbeBatch,
     RegionCatalog,
@@ -29,19 +37,17 @@ from schemas.records import (
     RouteEvent,
     View,
 )
+from schemas.remedies import action_result, path_action, remedy_mistakes
 
-REGION_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-AGENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-METHOD: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+__all__ = [
+    "AGENT_ID", "AT_MS_MAX", "METHOD", "REGION_ID", "RTT_MS_MAX", "SOURCE", "TTL_MS_MAX", "columns_mistakes",
+    "mistakes", "policy_mistakes",
+]  # fmt: skip
 
 SENT_OFFSET_MS_MAX: Final = 600_000.0
-RTT_MS_MAX: Final = 65_536.0
-TTL_MS_MAX: Final = 24 * 3600 * 1000
 CANDIDATES_MAX: Final = 1000  # of a primary: its ranking has to fit into a record
 PREFIXES_MAX: Final = 10_000  # of all regions together: monitors keep each, once for each peer
 AS_MAX: Final = (1 << 32) - 1  # RFC 6793
-AT_MS_MAX: Final = 1 << 53  # what a float64 still holds exactly
 
 # metric -> (lowest, highest) that it may be, both allowed
 METRICS: Final = {
@@ -58,21 +64,6 @@ def mistakes(record: Any) -> list[str]:
     """Everything wrong with the record, in sentences; records that only Proxima itself writes have none."""
     check = _CHECKS.get(type(record))
     return check(record) if check is not None else []
-
-
-def _region(value: str, what: str) -> Iterable[str]:
-    if not REGION_ID.fullmatch(value):
-        yield f"{what} {value[:80]!r} is no region id ([a-z0-9][a-z0-9-]{{0,62}})"
-
-
-def _matching(pattern: re.Pattern[str], value: str, what: str) -> Iterable[str]:
-    if not pattern.fullmatch(value):
-        yield f"{what} {value[:80]!r} does not match {pattern.pattern}"
-
-
-def _within(value: float, low: float, high: float, what: str) -> Iterable[str]:
-    if not low <= value <= high:  # false for NaN too
-        yield f"{what} is {value:g}, not within {low:g} to {high:g}"
 
 
 def _probe_batch(batch: ProbeBatch) -> list[str]:
@@ -167,6 +158,9 @@ def _catalog(catalog: RegionCatalog) -> list[str]:
         found += _within(region.longitude, -180, 180, f"{region.region_id}: longitude")
         found += _within(region.capacity_ratio, 1e-6, 1, f"{region.region_id}: capacity_ratio")
         found += [f"{region.region_id}: {m}" for p in region.prefixes for m in _prefix(p)]
+        for name, what in (("providers", "provider"), ("risk_groups", "risk group")):
+            given = getattr(region, name)
+            found += [m for each in given for m in _matching(SOURCE, each, f"{region.region_id}: {what}")]
     prefixes = Counter(p for r in catalog.regions for p in r.prefixes)
     found += [f"prefix {p[:80]!r} is given twice" for p, times in sorted(prefixes.items()) if times > 1]
     if prefixes.total() > PREFIXES_MAX:
@@ -221,11 +215,12 @@ def _configuration(c: FailoverConfiguration) -> list[str]:
     found += [f"weights has {r}, which is no candidate" for r in sorted(set(c.weights) - set(regions))]
     for region, weight in c.weights.items():
         found += _within(weight, 1e-6, 1, f"weight of {region}")
+    found += _within(c.load_ratio, 0, 1000, "load_ratio")
     if c.version <= 0:
         found.append("version is not above 0")
     if not 0 <= c.based_on < max(c.version, 1):
         found.append(f"based_on {c.based_on} is not below version {c.version}")
-    return found + policy_mistakes(c.policy)
+    return found + policy_mistakes(c.policy) + remedy_mistakes(c)
 
 
 def _directive(d: OperatorDirective) -> list[str]:
@@ -239,7 +234,9 @@ def _directive(d: OperatorDirective) -> list[str]:
         return [*found, f"kind {d.kind[:40]!r} is unknown: one of {', '.join(Directive)}"]
     if d.kind == Directive.PIN and d.primary_region is None:
         found.append("a pin names its primary_region")
-    if (d.region is None) == (d.kind in (Directive.PIN, Directive.DRAIN)):
+    if d.kind == Directive.EXECUTED and (d.primary_region is None or d.primary_region == d.region):
+        found.append("executed names the primary_region whose traffic was moved, and another region")
+    if (d.region is None) == (d.kind in (Directive.PIN, Directive.DRAIN, Directive.EXECUTED)):
         found.append(f"{d.kind} {'names a region' if d.region is None else 'names no region'}")
     for name, most in (("author", 128), ("reason", 1000)):
         value = getattr(d, name)
@@ -280,6 +277,8 @@ def policy_mistakes(p: Policy) -> list[str]:
         found.append("policy.prediction_weight must be 0 to 100")
     if not 0 < p.alarm_probability <= 1:
         found.append("policy.alarm_probability must be above 0, 1 at most")
+    if not 0 <= p.shared_risk_weight < 1:
+        found.append("policy.shared_risk_weight must be 0 to below 1")
     if p.latency_exponent + p.loss_exponent <= 0:
         found.append("policy.latency_exponent and policy.loss_exponent cannot both be 0")
     return found + _hold_down_mistakes(p)
@@ -296,6 +295,30 @@ def _hold_down_mistakes(p: Policy) -> list[str]:
     return found + [m for agent in p.must_be_healthy for m in _matching(AGENT_ID, agent, "policy.must_be_healthy")]
 
 
+def _graph_update(u: GraphUpdate) -> list[str]:
+    found = [*_region(u.primary_region, "primary_region"), *(m for t in u.targets for m in _region(t, "target"))]
+    found += [] if u.target_region is None else _region(u.target_region, "target_region")
+    found += [m for a in (*u.agents, *u.silent_agents) for m in _matching(AGENT_ID, a, "agent")]
+    found += [m for route in u.routes for m in _region(route.region_id, "routes")]
+    try:
+        u.columns()
+    except ValueError as error:
+        found.append(str(error))
+    return found
+
+
+def _verdict(v: NetworkVerdict) -> list[str]:
+    found = [*_region(v.primary_region, "primary_region"), *_within(v.stale_after_ms, 1, TTL_MS_MAX, "stale_after_ms")]
+    healths = [str(health) for health in Health if health is not Health.BLIND]
+    if v.health not in healths:
+        found.append(f"health {v.health[:40]!r} is unknown: one of {', '.join(healths)}")
+    for shared in v.shared:
+        found += _within(shared.share_ratio, 0, 1, f"shared: {shared.region_id[:80]}: share_ratio")
+    for allotment in v.allotments:
+        found += _within(allotment.free_ratio, 0, 1, f"allotments: {allotment.region_id[:80]}: free_ratio")
+    return found
+
+
 _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     ProbeBatch: lambda b: _probe_batch(b) + columns_mistakes(b),
     BandwidthMeasurement: _bandwidth,
@@ -304,5 +327,9 @@ _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     RegionCatalog: _catalog,
     FailoverConfiguration: _configuration,
     OperatorDirective: _directive,
+    PathAction: path_action,
+    ActionResult: action_result,
     RouteEvent: _route_event,
+    GraphUpdate: _graph_update,
+    NetworkVerdict: _verdict,
 }

@@ -58,7 +58,7 @@ _FETCH_WAIT_MS: Final = 50  # for a first record; meanwhile there is no other fe
 _READ_DEADLINE_S: Final = 60.0
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
-_STAGES: Final = ("intake", "decide")
+_STAGES: Final = ("intake", "decide", "overview")
 
 
 def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None = None) -> NoReturn:
@@ -207,11 +207,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[FailoverEngine] | None) -> Stage:
-    # Imported here: intake needs no river, whose import costs a second.
+    # Imported here: only decide needs river, whose import costs a second.
     if name == "intake":
         from streams.intake import Intake  # noqa: PLC0415
 
         return Intake(broker, config.intake, config.worker.name)
+    if name == "overview":
+        from streams.overview import Overview  # noqa: PLC0415
+
+        return Overview(broker, config.overview, config.worker.name)
     from streams.core.engine import FailoverEngine  # noqa: PLC0415
     from streams.decide import Decide  # noqa: PLC0415
 

@@ -2,7 +2,7 @@
 
     probe-samples       held in memory, and flushed just before the first record whose append time lies in a later tick
                         than the flush's first record (or when the flush is full): condensed, sent, confirmed, committed
-    everything else     validated and forwarded at once, in offset order
+    everything else     validated and forwarded at once, in offset order; what is configured also to `graph-updates`
 
 A flush's bounds follow from the records alone (append times, offsets, and the rule that the commit's metadata names),
 so a restart from any committed offset, or a zombie beside its successor, makes the same flushes again, and the fold
@@ -25,6 +25,7 @@ from schemas.codec import decode, encode, read
 from schemas.config import Intake as IntakeConfig
 from schemas.errors import CodecError
 from schemas.records import (
+    ActionResult,
     AgentHealth,
     BandwidthMeasurement,
     Observation,
@@ -47,7 +48,10 @@ log = logging.getLogger("proxima")
 
 SAMPLES: Final = "probe-samples"
 JOURNAL: Final = "observations"
-_FORWARDED: Final = ("bgp-events", "injected-metrics", "failover-config")
+OVERVIEW: Final = "graph-updates"  # the journal of the stage that looks at the whole network
+_FORWARDED: Final = ("bgp-events", "injected-metrics", "network-verdicts", "failover-config", "action-results")
+_ALSO_TO_OVERVIEW: Final = ("failover-config",)
+_TO_OVERVIEW_ALONE: Final = ("action-results",)
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
 _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule
@@ -251,7 +255,11 @@ class Intake:
             next_offset=p.next_offset,
             appended_at_ms=record.appended_at_ms,
         )
-        if isinstance(content, RegionCatalog | OperatorDirective):  # for every primary
+        if place.topic in _TO_OVERVIEW_ALONE:
+            key = content.primary_region.encode()
+            observation = encode(Observation(content.primary_region, source, body))
+            p.unsettled.append(await self._broker.send(OVERVIEW, key, observation, 0))
+        elif isinstance(content, RegionCatalog | OperatorDirective):  # for every primary
             key = b"regions" if isinstance(content, RegionCatalog) else f"directive/{content.directive_id}".encode()
             observation = encode(Observation(None, source, body))
             for partition in range(self._broker.partitions(JOURNAL)):
@@ -260,6 +268,8 @@ class Intake:
             key = content.primary_region.encode()
             observation = encode(Observation(content.primary_region, source, body))
             p.unsettled.append(await self._broker.send(JOURNAL, key, observation, partition_of(key, PARTITIONS)))
+        if place.topic in _ALSO_TO_OVERVIEW:
+            p.unsettled.append(await self._broker.send(OVERVIEW, key, observation, 0))
         if len(p.unsettled) >= _UNSETTLED_MAX:
             await self._settle_forwarded(place, p)
 
@@ -332,6 +342,9 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
     found = mistakes(content)
     if found:
         return Rejected(record.offset, Reason.OUT_OF_RANGE, "; ".join(found[:5]))
+    if isinstance(content, ActionResult) and record.key != content.primary_region.encode():
+        detail = f"the key {record.key!r} is not the primary {content.primary_region}"
+        return Rejected(record.offset, Reason.WRONG_RECORD, detail[:500])
     ahead_ms = getattr(content, "observed_at_ms", 0) - record.appended_at_ms
     if ahead_ms > ahead_ms_max:
         detail = f"observed {ahead_ms} ms after the broker appended it: check its source's clock"

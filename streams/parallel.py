@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from schemas.errors import JournalError
-from streams.fold import Output
+from streams.folding import Output
 from streams.journal import JournalRecord, append, records_of
 from streams.replay import Replay
 

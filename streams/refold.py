@@ -17,7 +17,8 @@ from typing import Any, Final
 from schemas.records import EngineChanged, Observation, PathPanes
 from streams.core.engine import FailoverEngine
 from streams.core.stretch import Arrival, Edge, Step
-from streams.fold import JournalFold, Output
+from streams.fold import JournalFold
+from streams.folding import Output
 from streams.journal import JournalRecord
 
 _TICKS_MAX: Final = 128  # of an engine noted: more gains nothing, and costs memory

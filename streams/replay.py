@@ -12,7 +12,7 @@ from functools import partial
 
 from schemas.records import FailoverConfiguration, Policy, Snapshot
 from streams.core.engine import Catalogue, FailoverEngine
-from streams.fold import Output
+from streams.folding import Output
 from streams.journal import JournalRecord
 from streams.refold import Refold
 

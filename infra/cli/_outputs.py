@@ -14,7 +14,7 @@ from infra.times import clock, lasting
 from schemas.codec import decode
 from schemas.config import ClientConfig
 from schemas.records import FailoverRanking
-from streams.fold import Output
+from streams.folding import Output
 from streams.journal import JournalRecord
 
 

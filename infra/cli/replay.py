@@ -104,7 +104,7 @@ def replay(
     engine = FailoverEngine if policy is None else engine_under(read_policy(policy))
     client = client_config(bootstrap, config, prefix)
     journal = _open(source, client, from_ms, to_ms, speed, follow=follow)
-    if to_kafka is None and topic not in ("path-weights", "prediction-scorecards"):
+    if to_kafka is None and topic not in ("path-weights", "prediction-scorecards", "graph-updates"):
         engine = without_weights(engine)
     compares = beside if beside is not None else follow and policy is not None
     wanted = [topic] if to_kafka is None and not compares else list(TOPICS)

@@ -13,7 +13,7 @@ from infra.cli._options import log_to_stderr, say
 
 if TYPE_CHECKING:
     from schemas.config import SinkConfig
-    from sinks.runner import Sink
+    from sinks.runner import Sink, SinkRunner
 
 
 class Target(StrEnum):
@@ -21,6 +21,7 @@ class Target(StrEnum):
 
     REDIS = "redis"
     JSONLINES = "jsonlines"
+    ACTUATORS = "actuators"
 
 
 def register(app: typer.Typer) -> None:
@@ -34,32 +35,21 @@ def sink(
         typer.Option(metavar="FILE", help="TOML file; infra/examples/sink.toml is one, commented.", show_default=False),
     ] = None,
 ) -> None:
-    """Run a sink: redis or jsonlines.
+    """Run a sink: redis, jsonlines or actuators.
 
-    redis serves the latest ranking of every primary, jsonlines keeps all of them in a file. It runs until SIGTERM or
-    Ctrl-C; then writes and commits what it has, and leaves. While the target is down it waits and tries again, and
-    nothing is lost.
+    redis serves the latest ranking of every primary, jsonlines keeps all of them in a file, actuators do to paths what
+    remedies ask for (its file is infra/examples/actuators.toml, and nothing is done before that says so). It runs until
+    SIGTERM or Ctrl-C; then writes and commits what it has, and leaves. While the target is down it waits and tries
+    again, and nothing is lost.
 
     \b
     Examples:
       proxima sink redis --config infra/examples/sink.toml
       PROXIMA_REDIS__URL=redis://cache:6379/0 proxima sink redis
+      proxima sink actuators --config infra/examples/actuators.toml
     """
-    from schemas.config import SinkConfig, load  # noqa: PLC0415
-    from sinks.runner import SinkRunner  # noqa: PLC0415
-
     log_to_stderr()
-    settings = load(SinkConfig, config)
-    runner = SinkRunner(
-        _TARGETS[name](settings),
-        bootstrap=settings.kafka.bootstrap,
-        # One store, one name: sinks of the same name would share the rankings between two stores.
-        name=settings.sink.name if "name" in settings.sink.model_fields_set else name.value,
-        prefix=settings.kafka.topic_prefix,
-        batch_max=settings.sink.batch_max,
-        linger_ms=settings.sink.linger_ms,
-        retry_ms_max=settings.redis.retry_ms_max,
-    )
+    runner = _actuators(config) if name is Target.ACTUATORS else _store(name, config)
     asked: list[int] = []
 
     def stop(number: int, _frame: Any) -> None:
@@ -72,6 +62,31 @@ def sink(
     say(f"{counts.taken} records, {counts.repeated} repeated, {counts.dead_letters} dead letters")
     if signal.SIGINT in asked:
         raise typer.Exit(130)
+
+
+def _store(name: Target, config: Path | None) -> SinkRunner:
+    from schemas.config import SinkConfig, load  # noqa: PLC0415
+    from sinks.runner import SinkRunner  # noqa: PLC0415
+
+    settings = load(SinkConfig, config)
+    return SinkRunner(
+        _STORES[name](settings),
+        bootstrap=settings.kafka.bootstrap,
+        # One store, one name: sinks of the same name would share the rankings between two stores.
+        name=settings.sink.name if "name" in settings.sink.model_fields_set else name.value,
+        prefix=settings.kafka.topic_prefix,
+        batch_max=settings.sink.batch_max,
+        linger_ms=settings.sink.linger_ms,
+        retry_ms_max=settings.redis.retry_ms_max,
+    )
+
+
+def _actuators(config: Path | None) -> SinkRunner:
+    from infra.actuators import runner_of  # noqa: PLC0415
+    from schemas.actuators import ActuatorsConfig  # noqa: PLC0415
+    from schemas.config import load  # noqa: PLC0415
+
+    return runner_of(load(ActuatorsConfig, config))
 
 
 def _redis(settings: SinkConfig) -> Sink:
@@ -90,4 +105,4 @@ def _jsonlines(settings: SinkConfig) -> Sink:
     return JsonLinesSink(settings.jsonlines.path)
 
 
-_TARGETS = {Target.REDIS: _redis, Target.JSONLINES: _jsonlines}
+_STORES = {Target.REDIS: _redis, Target.JSONLINES: _jsonlines}

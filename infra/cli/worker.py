@@ -15,13 +15,14 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     stages: Annotated[
-        str | None, typer.Option(help="Comma-separated stages: intake, decide. Default: those of the configuration.")
+        str | None,
+        typer.Option(help="Comma-separated: intake, decide, overview. Default: those of the configuration."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; see infra/examples/worker.toml.")] = None,
 ) -> None:
     """Run the stream processors: one child process a stage, started again when it dies.
 
-    Example: proxima worker --stages intake,decide --config infra/examples/worker.toml
+    Example: proxima worker --stages intake,decide,overview --config infra/examples/worker.toml
     """
     import os  # noqa: PLC0415
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 from typing import Final
 
 from infra.lab.namespaces import forget, inside, namespace_of
 from infra.lab.spec import LabLink, LabSpec
 from infra.processes import ChildProcess, wait_until
-from schemas.errors import ProximaError
+from sinks.actuators.vty import tell
 
 BMP_PORT: Final = 11_019  # of the monitor in each region's namespace, on loopback
 _FRR: Final = Path("/usr/lib/frr")
@@ -43,6 +42,11 @@ class Router:
             (folder / f"{program}.conf").write_text("\n".join(lines) + "\n")
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, "frr", "frr")  # they give up root, and their folder is theirs
+
+    @property
+    def vty(self) -> Path:
+        """The socket that bgpd takes commands on."""
+        return self._folder / "bgpd.vty"
 
     def start(self, program: str) -> None:
         """Start `zebra` or `bgpd`, in the foreground, so that it ends with us."""
@@ -77,22 +81,7 @@ class Router:
 
     def tell(self, *commands: str) -> list[str]:
         """Commands to bgpd as `vtysh` takes them, each with its answer, in 0.5 ms. Raises ProximaError: refused."""
-        answers = []
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as vty:
-            vty.settimeout(_ANSWER_S)
-            vty.connect(str(self._folder / "bgpd.vty"))
-            for command in ("enable", *commands):
-                vty.sendall(command.encode() + b"\0")
-                answer = b""
-                while answer[-4:-1] != b"\0\0\0" or len(answer) < len(b"\0\0\0r"):  # three zeros, and how it went
-                    more = vty.recv(1 << 16)
-                    if not more:
-                        raise ProximaError(f"bgpd of {self.node} hung up at: {command}")
-                    answer += more
-                if answer[-1]:
-                    raise ProximaError(f"bgpd of {self.node} refuses: {command}", where=answer[:-4].decode())
-                answers.append(answer[:-4].decode())
-        return answers[1:]
+        return tell(self.vty, commands, timeout_s=_ANSWER_S, who=f"bgpd of {self.node}")
 
     def routes(self) -> set[str]:
         """IPv4 prefixes that it has a route to, its own too."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
 from schemas.codec import from_plain, to_plain
 from schemas.records import (
-    Advice,
     AgentHealth,
     Array,
     BandwidthMeasurement,
@@ -27,9 +26,11 @@ from schemas.records import (
     Event,
     FailoverConfiguration,
     FailoverRanking,
+    GraphUpdate,
     InjectedMetric,
     Mode,
     ModelWarmed,
+    NetworkVerdict,
     OperatorDirective,
     PathPanes,
     PathWeights,
@@ -44,27 +45,37 @@ from streams.core.baseline import baseline_weights, great_circle_km
 from streams.core.damping import Damping
 from streams.core.directives import Directives, Orders
 from streams.core.foresight import Foreseen, Foresight, trust_events
+from streams.core.graph_says import GraphSays
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
-from streams.core.injected import Injected
+from streams.core.injected import InForce, Injected
 from streams.core.outcomes import Outcomes
 from streams.core.paths import Paths
 from streams.core.prediction import MODEL, Predictor
 from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
-from streams.core.readiness import Outlook, Readiness
-from streams.core.reason import sentence
+from streams.core.readiness import Outlook, Readiness, foretold
+from streams.core.reason import and_what_the_network_says, sentence
 from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
 from streams.core.state import from_columns, from_scalars
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
+from streams.core.verdicts import Verdicts, advice, free_of, shared_of
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
-ENGINE_VERSION: Final = "3"
+ENGINE_VERSION: Final = "4"
 # Why a target in use was left, that failback has to wait for.
 _FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
-Published = FailoverRanking | PathWeights | DisruptionPrediction | PredictionScorecard | ReadinessRequest
+Published = FailoverRanking | PathWeights | GraphUpdate | DisruptionPrediction | PredictionScorecard | ReadinessRequest
 Catalogue = Mapping[str, Region]
+
+
+class News(NamedTuple):
+    """What is said of a moment beside what is measured."""
+
+    orders: Orders
+    verdict: NetworkVerdict | None
+    primary_unhealthy: bool
 
 
 class FailoverEngine:
@@ -98,8 +109,10 @@ class FailoverEngine:
         self._injected = Injected()
         self._routes = Routes()
         self._directives = Directives()
+        self._verdicts = Verdicts()
         self._predicted: dict[str, float] = {}
         self._bandwidth = np.full(candidates, np.nan)
+        self._graph_says = GraphSays()
         self.catalogue_changed(catalogue)
 
     @property
@@ -143,6 +156,10 @@ class FailoverEngine:
             concerned = [self._numbers[r.region_id] for r in event.regions if r.region_id in self._numbers]
             self._predictor.route_changed(concerned, self.configuration.policy, now_ms)
         return self._routes.take(event, self._numbers, self.configuration.policy.quorum_ratio, now_ms)
+
+    def judge(self, verdict: NetworkVerdict) -> bool:
+        """What the whole network says about the primary; True when it has to be decided upon at once."""
+        return self._verdicts.take(verdict)
 
     def direct(self, directive: OperatorDirective, now_ms: int) -> bool:
         """An operator's directive; True when it concerns this primary, and has to be decided upon at once."""
@@ -238,7 +255,7 @@ class FailoverEngine:
 
     def _until_ms(self, now_ms: int) -> float:
         """When the directives and metrics in force at a moment are others."""
-        return min(self._directives.until_ms(now_ms), self._injected.until_ms(now_ms))
+        return min(each.until_ms(now_ms) for each in (self._directives, self._injected, self._verdicts))
 
     def _stretch(self, stretch: Stretch, steps: Sequence[Step], edges: Sequence[Edge]) -> list[list[Published]]:
         evidence_at_ms, arrived, before, seen = self._evidence_at_ms, 0, [], []
@@ -269,12 +286,14 @@ class FailoverEngine:
             dead = dead if also is None else dead | also
         ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
         foreseen = self._foresee(measured, now_ms)
+        verdict = self._verdicts.at(now_ms[0])
+        capacity, full = self._capacity_left(said, verdict)
         ranks = rank_at(
             regions,
             measured,
             suspects,
             policy,
-            baseline=self._baseline if said.capacity_ratio is None else self._baseline_weights(said.capacity_ratio),
+            baseline=self._baseline if capacity is None else self._baseline_weights(capacity),
             known=self._known,
             bandwidth_bps=self._bandwidth,
             injected=said.metrics,
@@ -282,17 +301,26 @@ class FailoverEngine:
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
             ejected=None if ejected is None else ejected.reshape(-1),
+            full=full,
             demotion=_demotion(foreseen, policy),
+            shared=shared_of(verdict, self._numbers),
             name_order=self._name_order,
             scale=self._scale,
         )
-        # About the primary itself, one source is a suspicion and no verdict: prepare, do not move.
-        advice = Advice.PREPARE if said.primary_unhealthy else Advice.HOLD
+        news = News(orders, verdict, said.primary_unhealthy)
         published = []
         for number, each in enumerate(foreseen):
             self._evidence_at_ms = evidence_at_ms[number]
-            published.append(self._publish(ranks.at(number), each, orders, advice, now_ms[number]))
+            published.append(self._publish(ranks.at(number), each, news, now_ms[number]))
         return published
+
+    def _capacity_left(self, said: InForce, verdict: NetworkVerdict | None) -> tuple[Array | None, Array | None]:
+        """(targets,) each: which share of its capacity is left, None: all; bool whether that is too little for us."""
+        free = free_of(verdict, self._numbers, self._capacity, self.configuration.load_ratio)
+        if free is None:
+            return said.capacity_ratio, None
+        left, full = free
+        return left if said.capacity_ratio is None else left * said.capacity_ratio, full
 
     def _foresee(self, measured: PathMetrics, now_ms: Sequence[int]) -> list[Foreseen]:
         """Of each tick what is predicted, and how far it counts."""
@@ -303,9 +331,7 @@ class FailoverEngine:
             self.primary, self._numbers, predictions, outcomes, policy=policy, now_ms=now_ms, says=self.says_weights
         )
 
-    def _publish(
-        self, ranked: Ranked, foreseen: Foreseen, orders: Orders, advice: Advice, now_ms: int
-    ) -> list[Published]:
+    def _publish(self, ranked: Ranked, foreseen: Foreseen, news: News, now_ms: int) -> list[Published]:
         published: list[Published] = []
         if self.says_weights:
             weights = path_weights(ranked, self._bandwidth)
@@ -317,12 +343,23 @@ class FailoverEngine:
             published.append(foreseen.scorecard)
         self._events += foreseen.events
         outlook = self._outlook(ranked, foreseen)  # of the target in use until now: it may be left at once
-        ranking = self._ranking(ranked, orders, advice, now_ms)
+        ranking = self._ranking(ranked, news, now_ms)
         if ranking is not None:
             published.append(ranking)
         if self.muted:
             self.sequence -= ranking is not None
             return []
+        if self.says_weights:
+            update = self._graph_says.update(
+                self.primary,
+                ranked,
+                now_ms,
+                target=self._hold.target,
+                bandwidth_bps=self._bandwidth,
+                agents=self._paths.agents,
+                foretold=foretold(outlook, self.configuration.policy),
+            )
+            published.append(update)
         self._readiness, request = self._readiness.step(self.primary, outlook, self.configuration.policy, now_ms)
         return published if request is None else [*published, request]
 
@@ -345,14 +382,15 @@ class FailoverEngine:
         weights = baseline_weights(self._distance_km, self._capacity * capacity_ratio, scale_km)
         return np.where(np.isnan(self._configured), weights, self._configured)
 
-    def _ranking(self, ranked: Ranked, orders: Orders, advice: Advice, now_ms: int) -> FailoverRanking | None:
-        policy, before = self.configuration.policy, self._hold.target
+    def _ranking(self, ranked: Ranked, news: News, now_ms: int) -> FailoverRanking | None:
+        policy, before, orders = self.configuration.policy, self._hold.target, news.orders
         waits = self._damping.waits(ranked.eligible, policy, now_ms)
         unsettled = self._routes.unsettled(self._numbers, now_ms)
         barred = waits if unsettled is None else unsettled if waits is None else waits | unsettled
         proposal = self._proposal(ranked, orders, barred)
         self._hold, signal = self._hold.step(proposal, policy, now_ms)
-        shown = Shown.of(ranked, policy, advice, self._hold.target, now_ms)
+        advised = advice(news.verdict, self._hold.target, unhealthy=news.primary_unhealthy)
+        shown = Shown.of(ranked, policy, advised, self._hold.target, now_ms)
         events = [*dict.fromkeys(self._events), *self._moved(ranked, signal, before)]
         events += [e for e in changes(self._shown, shown, policy) if e not in events]
         if events[:-1] and events[-1] is Event.HEARTBEAT:  # there is more to say
@@ -370,9 +408,14 @@ class FailoverEngine:
             evidence_at_ms=self._evidence_at_ms,
             primary_region=self.primary,
             mode=ranked.mode,
-            advice=advice,
+            advice=advised,
             events=[str(e) for e in events],
-            reason=sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred),
+            reason=and_what_the_network_says(
+                sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred),
+                ranked,
+                self._hold.target,
+                news.verdict,
+            ),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,
             order_confidence=ranked.order_confidence,
@@ -394,7 +437,7 @@ class FailoverEngine:
     def _lead(self, ranked: Ranked, best: int, target: int) -> float:
         """Logarithm of the best's score over the target's; 0 when it is below the margin, or may be chance."""
         policy = self.configuration.policy
-        lead = float(np.log(ranked.score[best] / ranked.score[target]))
+        lead = ranked.log_lead(best, target)
         if lead <= np.log1p(policy.margin_ratio):
             return 0.0
         sure = better_probability(np.array(lead), ranked.error[best], ranked.error[target]) >= policy.sure_ratio
@@ -470,9 +513,11 @@ class FailoverEngine:
             "injected": self._injected.values,
             "routes": self._routes.save(),
             "directives": self._directives.save(),
+            "verdict": self._verdicts.save(),
             "predicted": self._predicted,
             "paths": paths,
             "readiness": asdict(self._readiness),
+            "graph_says": self._graph_says.save(),
             **model,
         }
         arrays = {
@@ -507,12 +552,14 @@ class FailoverEngine:
         engine._injected = Injected(scalars["injected"])
         engine._routes = Routes(scalars.get("routes"))
         engine._directives = Directives.load(scalars.get("directives", []))
+        engine._verdicts = Verdicts(scalars.get("verdict"))
         engine._predicted = scalars["predicted"]
         engine._paths = Paths.load(scalars["paths"], _part(arrays, "paths."))
         engine._predictor = Predictor.load(scalars["predictor"], _part(arrays, "predictor."), len(engine.candidates))
         foresight = scalars.get("foresight", {}), _part(arrays, "foresight.")
         engine._foresight = Foresight.load(*foresight, len(engine.candidates), MODEL)
         engine._readiness = Readiness(**scalars.get("readiness", {}))
+        engine._graph_says = GraphSays(**scalars.get("graph_says", {}))
         damping = _part(arrays, "damping.")
         engine._damping = Damping.load(damping) if damping else engine._damping
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]

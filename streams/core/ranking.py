@@ -1,8 +1,9 @@
 """Gates, scores and order of a primary's candidates, and why.
 
-    score = baseline^beta x network x readiness x (1 - prediction)
+    score = baseline^beta x network x readiness x (1 - prediction) x (1 - shared risk)
 
-Each contribution is a logarithm; they sum to ln score. That of a prediction is there where one counts.
+Each contribution is a logarithm; they sum to ln score. That of a prediction, or of a risk that is shared with the
+primary or with a better candidate, is there where one counts.
 
 Gates come first: a candidate that fails one is not eligible, with the reason, however good its score. The order is by
 eligibility, then score (rounded to 6 digits), then region id.
@@ -22,6 +23,7 @@ import numpy as np
 from schemas.records import Array, Candidate, Mode, Policy
 from streams.core.numbers import significant
 from streams.core.sensitivity import flips, log_score_error, order_confidence
+from streams.core.verdicts import Shared
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS, NetworkWeight, Scale, network_weight
 
@@ -30,12 +32,13 @@ UNKNOWN_REGION: Final = "UNKNOWN_REGION"
 DRAINED: Final = "DRAINED"
 UNHEALTHY: Final = "UNHEALTHY"
 NO_ROUTE: Final = "NO_ROUTE"
+NO_CAPACITY: Final = "NO_CAPACITY"
 DOWN: Final = "DOWN"
 VETOED: Final = "VETOED"
 EJECTED: Final = "EJECTED"
 STALE: Final = "STALE"
 NO_DATA: Final = "NO_DATA"
-GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, EJECTED, STALE, NO_DATA)
+GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, EJECTED, NO_CAPACITY, STALE, NO_DATA)
 # Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
 DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN))
 
@@ -97,6 +100,9 @@ class Ranked:
         demotion = self.ranks.demotion
         if demotion is not None and np.count_nonzero(demotion[self.cells]):
             found["prediction"] = demotion[self.cells]
+        risk = self.ranks.risk
+        if risk is not None and np.count_nonzero(risk[self.cells]):
+            found["shared_risk"] = risk[self.cells]
         return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
 
     @cached_property
@@ -104,6 +110,16 @@ class Ranked:
         """(regions,) score over the best eligible score; 0 when not eligible."""
         best = self.score[self.eligible].max() if self.eligible.any() else 1.0
         return np.where(self.eligible, significant(self.score / best), 0.0)
+
+    def log_lead(self, one: int, other: int) -> float:
+        """Logarithm of a score over another's. What a candidate shares with a better one puts it behind the rest, and
+        is no reason to leave it: that is left out.
+        """
+        lead = float(np.log(self.score[one] / self.score[other]))
+        among = self.ranks.risk_among
+        if among is not None:
+            lead += float(among[self.cells][other] - among[self.cells][one])
+        return lead
 
     def best(self, barred: Array | None = None) -> str | None:
         """First choice: the best eligible; in PANIC the least bad that is not known to be dead; None: nobody.
@@ -169,6 +185,8 @@ class Ranks(NamedTuple):
     parts: NetworkWeight
     policy: Policy
     demotion: Array | None  # logarithms, 0 or less; None: no prediction counts
+    risk: Array | None  # the same of shared risks, ...
+    risk_among: Array | None  # ... and that part of it that is shared with better candidates
 
     def at(self, moment: int) -> Ranked:
         """One of the moments."""
@@ -200,7 +218,9 @@ def rank(
     drained: Array | None = None,
     no_route: Array | None = None,
     ejected: Array | None = None,
+    full: Array | None = None,
     demotion: Array | None = None,
+    shared: Shared | None = None,
     name_order: Array | None = None,
     scale: Scale | None = None,
 ) -> Ranked:
@@ -224,7 +244,9 @@ def rank(
         drained=drained,
         no_route=no_route,
         ejected=ejected,
+        full=full,
         demotion=demotion,
+        shared=shared,
         name_order=np.argsort(np.argsort(regions)) if name_order is None else name_order,
         scale=scale or Scale.of(policy),
     ).at(0)
@@ -244,7 +266,9 @@ def rank_at(
     drained: Array | None,
     no_route: Array | None,
     ejected: Array | None,
+    full: Array | None,
     demotion: Array | None,
+    shared: Shared | None,
     name_order: Array,
     scale: Scale,
 ) -> Ranks:
@@ -258,8 +282,8 @@ def rank_at(
         baseline, known, bandwidth_bps, name_order = (
             np.tile(each, moments) for each in (baseline, known, bandwidth_bps, name_order)
         )
-        injected, unhealthy, drained, no_route = (
-            None if each is None else np.tile(each, moments) for each in (injected, unhealthy, drained, no_route)
+        injected, unhealthy, drained, no_route, full = (
+            None if each is None else np.tile(each, moments) for each in (injected, unhealthy, drained, no_route, full)
         )
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
     parts = network_weight(measured, injected, metrics.confidence, policy, scale)
@@ -267,7 +291,6 @@ def rank_at(
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
     if demotion is not None:
         log_score = log_score + demotion
-    score = significant(np.exp(log_score))
     fresh = _fresh(metrics, policy)
     silent = np.isnan(metrics.age_ms)
     gates = {
@@ -278,23 +301,28 @@ def rank_at(
         DOWN: metrics.down,
         VETOED: metrics.vetoed,
         EJECTED: ejected,
+        NO_CAPACITY: full,
         STALE: ~fresh & ~silent,
         NO_DATA: silent,
     }
     closed = {name: gate for name, gate in gates.items() if gate is not None and np.count_nonzero(gate)}
-    reasons = np.full(len(score), None, object)
-    eligible, dead = np.ones(len(score), bool), np.zeros(len(score), bool)
+    reasons = np.full(len(log_score), None, object)
+    eligible, dead = np.ones(len(log_score), bool), np.zeros(len(log_score), bool)
     for name, gate in reversed(closed.items()):
         reasons[gate] = name
         eligible &= ~gate
         if name in DEAD:
             dead |= gate
-    keys = (name_order, -score, dead, ~eligible)
-    if moments == 1:
-        order = np.lexsort(keys)[None]
-    else:
-        begin = np.arange(0, len(score), count)
-        order = np.lexsort((*keys, np.repeat(begin, count))).reshape(moments, count) - begin[:, None]
+    keys, shape = (name_order, dead, ~eligible), (moments, count)
+    risk = among = None
+    if shared is not None:
+        risk = np.tile(np.log1p(-policy.shared_risk_weight * shared.with_primary), moments)
+        before = _order(significant(np.exp(log_score + risk)), *keys, shape)
+        among = _shared_among(shared, before, eligible.reshape(shape), policy.shared_risk_weight)
+        risk = risk + among
+        log_score = log_score + risk
+    score = significant(np.exp(log_score))
+    order = _order(score, *keys, shape)
     return Ranks(
         regions=regions,
         score=score,
@@ -309,7 +337,25 @@ def rank_at(
         parts=parts,
         policy=policy,
         demotion=demotion,
+        risk=risk,
+        risk_among=among,
     )
+
+
+def _order(score: Array, name_order: Array, dead: Array, ineligible: Array, shape: tuple[int, int]) -> Array:
+    """(moments, regions) which is first, second ...; the rest is (moments * regions,)."""
+    keys, (moments, count) = (name_order, -score, dead, ineligible), shape
+    if moments == 1:
+        return np.lexsort(keys)[None]
+    begin = np.arange(0, len(score), count)
+    return np.lexsort((*keys, np.repeat(begin, count))).reshape(shape) - begin[:, None]
+
+
+def _shared_among(shared: Shared, order: Array, eligible: Array, weight: float) -> Array:
+    """(moments * regions,) what it costs each to share with one that is eligible and ahead; both (moments, regions)."""
+    place = np.argsort(order, axis=1)
+    better = (place[:, shared.other] < place[:, shared.one]) & eligible[:, shared.other]
+    return shared.penalty(better, weight).reshape(-1)
 
 
 def _fresh(metrics: PathMetrics, policy: Policy) -> Array:

@@ -54,3 +54,10 @@ class Readiness:
             model=outlook.model,
             reason=f"the path to {outlook.target} may be disrupted within {seconds:g} s ({outlook.probability:.0%})",
         )
+
+
+def foretold(outlook: Outlook | None, policy: Policy) -> str | None:
+    """The target that a trusted model expects to be disrupted; None: none, or the model is not trusted."""
+    if outlook is None or outlook.influence <= 0 or outlook.probability < policy.alarm_probability:
+        return None
+    return outlook.target

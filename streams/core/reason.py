@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.records import Array, Mode
+from schemas.records import Array, Mode, NetworkVerdict
 from streams.core.directives import Orders
 from streams.core.holddown import HoldDown, Phase, Signal
 from streams.core.ranking import Ranked
+from streams.core.verdicts import evidence, shares
 
 
 def sentence(
@@ -52,9 +53,38 @@ def sentence(
         return f"{target} is kept: {first} is better, failed before, and waits ({policy.failback} failback)"
     if barred is not None and barred[int(ranked.order[0])]:
         return f"{target} is kept: {first} is better, and its route has just changed"
-    lead = np.log(ranked.score[ranked.order[0]] / ranked.score[ranked.regions.index(target)])
+    lead = ranked.log_lead(int(ranked.order[0]), ranked.regions.index(target))
     short = "less than the margin" if lead <= np.log1p(policy.margin_ratio) else "so little that it may be chance"
     return f"{target} is kept: {first} is better by {short}"
+
+
+def and_what_the_network_says(said: str, ranked: Ranked, target: str | None, verdict: NetworkVerdict | None) -> str:
+    """The sentence, and what the verdict adds: what the target shares, who ranks behind for sharing, the primary."""
+    more = [said]
+    common = shares(verdict, target, None) if target is not None else ""
+    if common:
+        more.append(f"{target} {common}")
+    if behind := _behind(ranked, verdict):
+        more.append(behind)
+    if unwell := evidence(verdict):
+        more.append(unwell)
+    return "; ".join(more)
+
+
+def _behind(ranked: Ranked, verdict: NetworkVerdict | None) -> str:
+    """The best candidate that something shared puts behind another, in words; empty: there is none."""
+    risk = ranked.ranks.risk
+    if risk is None or verdict is None:
+        return ""
+    alone = ranked.score * np.exp(-risk[ranked.cells])  # what it would be, if it shared nothing
+    order = [i for i in ranked.order.tolist() if ranked.eligible[i]]
+    for place, one in enumerate(order):
+        passed = next((other for other in order[:place] if alone[other] < alone[one]), None)
+        if passed is not None:
+            region, ahead = ranked.regions[one], [ranked.regions[i] for i in order[:place]]
+            why = shares(verdict, region, ahead) or shares(verdict, region, None)
+            return f"{region} ranks behind {ranked.regions[passed]}: it {why}" if why else ""
+    return ""
 
 
 def _moved(ranked: Ranked, signal: Signal, target: str, before: str) -> str:

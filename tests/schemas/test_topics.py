@@ -39,7 +39,11 @@ def test_a_dead_letter_holds_the_largest_record_there_is() -> None:
 
 
 def test_topics_of_primaries_have_the_same_partitions_so_that_a_primary_stays_together() -> None:
-    assert {t.partitions for t in TOPICS.values()} == {PARTITIONS}
+    assert {t.partitions for t in TOPICS.values() if t.name != "graph-updates"} == {PARTITIONS}
+
+
+def test_the_journal_of_the_whole_network_is_one_order() -> None:
+    assert TOPICS["graph-updates"].partitions == 1
 
 
 def test_a_topic_that_is_not_in_the_table_has_no_name() -> None:

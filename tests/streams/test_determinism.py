@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import streams.fold
 from schemas.codec import decode, encode
 from schemas.records import (
     BandwidthMeasurement,
@@ -47,7 +46,8 @@ from schemas.records import (
     Tick,
 )
 from streams.core.panes import Flush
-from streams.fold import SHARED, JournalFold, Output
+from streams.fold import SHARED, JournalFold
+from streams.folding import Output
 from streams.journal import JournalHeader, JournalRecord, append, write_header
 from streams.parallel import ParallelReplay
 from streams.replay import Replay
@@ -102,7 +102,8 @@ def test_the_journal_here_is_worth_folding() -> None:
     assert any(r.suspect_agents for r in rankings)
     assert all(any(f"{word} by ops" in r.reason for r in rankings) for word in ("pinned", "frozen"))
     assert {o.topic for o in outputs} == {
-        "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "dead-letters"
+        "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "dead-letters",
+        "graph-updates",
     }  # fmt: skip
     assert max(p.labels_learnt for p in predictions) > 100
     assert len({p.probability for prediction in predictions for p in prediction.paths}) > 50
@@ -147,6 +148,7 @@ def test_several_processes_make_of_a_journal_what_one_does_in_the_same_order(pro
     alone = list(Replay(topic_id="id").each(records))
     topics = [
         "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "readiness-requests",
+        "graph-updates",
         "dead-letters",
     ]  # fmt: skip
     with ParallelReplay(Replay(topic_id="id"), processes, topics) as replay:
@@ -201,7 +203,7 @@ def test_another_engine_version_is_silent_until_the_journal_says_so_and_goes_on_
         before.apply(record)  # the old version went on until here, after its last round
     reached = {p: e.sequence for p, e in before.engines.items()}
 
-    monkeypatch.setattr(streams.fold, "ENGINE_VERSION", "another")
+    monkeypatch.setattr(JournalFold, "version", "another")
     runs = []
     for kill_at in (None, change + 20, change - 20):
         fold = new_fold()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from schemas.codec import decode
 from schemas.records import DeadLetter, Outcome, Policy, Reason
 from streams.core.engine import FailoverEngine
-from streams.fold import JournalFold, Output
+from streams.fold import JournalFold
+from streams.folding import Output
 from streams.journal import JournalRecord, read
 from streams.parallel import ParallelReplay
 from streams.refold import Refold
@@ -28,6 +29,7 @@ from tests.streams.test_determinism import journal
 
 _TOPICS = (
     "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "readiness-requests",
+    "graph-updates",
     "dead-letters",
 )  # fmt: skip
 
@@ -138,8 +140,8 @@ def failing(at_ms: Sequence[int], what: str) -> type[FailoverEngine]:
     """An engine that raises at these moments, half-way: its state is spoilt already when it does."""
 
     class Failing(FailoverEngine):
-        def _publish(self, ranked: Any, prediction: Any, orders: Any, advice: Any, now_ms: int) -> Any:
-            published = super()._publish(ranked, prediction, orders, advice, now_ms)
+        def _publish(self, ranked: Any, foreseen: Any, news: Any, now_ms: int) -> Any:
+            published = super()._publish(ranked, foreseen, news, now_ms)
             if now_ms in at_ms and what == "at a tick":
                 self.sequence += 1000
                 raise RuntimeError("a bug")

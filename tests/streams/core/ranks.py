@@ -36,6 +36,7 @@ class Path:
     drained: bool = False
     no_route: bool = False
     ejected: bool = False
+    full: bool = False
     baseline: float = 0.5
     known: bool = True
     healthy: float = NAN
@@ -80,6 +81,7 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         drained=column("drained", bool),
         no_route=column("no_route", bool),
         ejected=column("ejected", bool),
+        full=column("full", bool),
         demotion=column("demotion") if column("demotion").any() else None,
     )
 
@@ -112,6 +114,7 @@ PATH: Final = st.builds(
     drained=_SELDOM,
     no_route=_SELDOM,
     ejected=_SELDOM,
+    full=_SELDOM,
     baseline=st.floats(1e-6, 1),
     known=st.sampled_from([True, True, False]),
     healthy=st.sampled_from([NAN, 0.0, 1.0]),
@@ -127,5 +130,5 @@ ALIVE: Final = st.builds(
     age_ms=st.floats(0, 9000),
     healthy=st.just(NAN),
     **dict.fromkeys(("trusted", "known"), st.just(True)),
-    **dict.fromkeys(("down", "vetoed", "drained", "no_route", "ejected"), st.just(False)),
+    **dict.fromkeys(("down", "vetoed", "drained", "no_route", "ejected", "full"), st.just(False)),
 )

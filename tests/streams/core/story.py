@@ -11,6 +11,7 @@ from schemas.records import (
     DisruptionPrediction,
     FailoverConfiguration,
     FailoverRanking,
+    GraphUpdate,
     Observation,
     Outcome,
     PathWeights,
@@ -23,7 +24,8 @@ from schemas.records import (
     Source,
     Tick,
 )
-from streams.fold import JournalFold, Output
+from streams.fold import JournalFold
+from streams.folding import Output
 from streams.journal import JournalRecord
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY, Sample, panes
@@ -36,7 +38,7 @@ CATALOGUE: Final = RegionCatalog(
     1, [Region(PRIMARY, 50.0, 8.0), Region("t-1", 50.0, 20.0), Region("t-2", 50.0, -4.0), Region("t-3", 50.0, 20.0)]
 )
 _OUTPUTS: Final = (
-    FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard, ReadinessRequest, DeadLetter,
+    FailoverRanking, PathWeights, GraphUpdate, DisruptionPrediction, PredictionScorecard, ReadinessRequest, DeadLetter,
 )  # fmt: skip
 Seen = float | Outcome
 Network = Callable[[str, int], Sequence[Seen]]  # (target, second) -> what one agent's probes of this second see
@@ -68,6 +70,7 @@ class Story:
         self.predictions: list[DisruptionPrediction] = []
         self.scorecards: list[PredictionScorecard] = []
         self.requests: list[ReadinessRequest] = []
+        self.updates: list[GraphUpdate] = []
         self.letters: list[DeadLetter] = []
         self.journal: list[JournalRecord] = []
         self.targets: Sequence[str] = TARGETS  # that agents probe
@@ -112,6 +115,8 @@ class Story:
             match decode(output.value, *_OUTPUTS):
                 case FailoverRanking() as ranking:
                     self.rankings.append(ranking)
+                case GraphUpdate() as update:
+                    self.updates.append(update)
                 case PathWeights() as weights:
                     self.weights.append(weights)
                 case DisruptionPrediction() as prediction:

@@ -1,0 +1,214 @@
+"""NetworkEngine: the whole network as one graph, as a fold.
+
+    update                       a primary's paths, as decide sees them
+    take                         configurations, the catalogue, directives, results of actions
+    tick(now)                    look at everything, and say what to publish
+    save / load                  its state, for snapshots
+
+What it publishes: a node a region with its outgoing edges, when something of it changed or has not been said for a
+while; a verdict a primary, when there is news or as a heartbeat; and whatever its planners plan. It knows nothing of
+Kafka and has no clock: `now_ms` is journal time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+import numpy as np
+
+from schemas.codec import from_plain, to_plain
+from schemas.records import (
+    Array,
+    FailoverConfiguration,
+    GraphUpdate,
+    Health,
+    NetworkVerdict,
+    Record,
+    Region,
+    RegionCatalog,
+)
+from streams.core.graph import Graph, Limits
+from streams.core.nodes import Nodes
+from streams.core.planning import PLANNERS, Network, Planner
+from streams.core.primary_health import PrimaryHealth, observers, sentence
+from streams.core.terms import Standing, Terms
+
+NETWORK_ENGINE_VERSION: Final = "1"
+HEARTBEAT_MS: Final = 10_000  # of verdicts
+STALE_AFTER_MS: Final = 3 * HEARTBEAT_MS
+_UNCONFIGURED: Final = Terms()
+
+
+class NetworkEngine:
+    """All regions; one for the whole network."""
+
+    def __init__(self, planners: Iterable[type[Planner]] = PLANNERS) -> None:
+        self.muted = False  # set while a journal record of the version change is awaited
+        self.graph = Graph()
+        self.catalogue: dict[str, Region] = {}
+        self.catalogue_version = 0
+        self.terms: dict[str, Terms] = {}
+        self.standings: dict[str, Standing] = {}
+        self.verdicts: dict[str, NetworkVerdict] = {}  # as last published
+        self._health = PrimaryHealth()
+        self._nodes = Nodes()
+        self._limits: Limits | None = None  # of the graph's regions, in their order
+        self._planners = [planner() for planner in planners]
+
+    # -- taking records in ------------------------------------------------------------------------------------------
+
+    def update(self, update: GraphUpdate, now_ms: int) -> list[Record]:
+        """A primary's paths; returns verdicts that cannot wait for the tick. A repeat is dropped.
+
+        Raises ValueError: its columns do not fit its targets.
+        """
+        primary = update.primary_region
+        before = self.standings.get(primary)
+        if before is not None and update.sequence <= before.sequence:
+            return []
+        turned = self.graph.put(update, now_ms)
+        self._grow()
+        self.standings[primary] = Standing.of(update, before, now_ms)
+        if not len(turned):
+            return []
+        changed = self._health.look(self.graph, self.limits, now_ms, turned, tick=False)
+        names = sorted(self.graph.regions[number] for number in changed.tolist())
+        return self._said([v for name in names if (v := self._verdict(name, now_ms)) is not None])
+
+    def take(self, record: Record, key: str, now_ms: int) -> list[str]:
+        """Anything else that the journal says; returns why it counts for nothing, if somebody has to be told."""
+        match record:
+            case RegionCatalog() if record.version > self.catalogue_version:
+                self.catalogue_version = record.version
+                self.catalogue = {r.region_id: r for r in record.regions}
+            case FailoverConfiguration():
+                known = self.terms.get(record.primary_region, _UNCONFIGURED)
+                if record.based_on == known.version:
+                    self.terms[record.primary_region] = Terms.of(record)
+                    self._limits = None
+            case _:
+                pass
+        told = [planner.take(record, key, now_ms) for planner in self._planners]
+        return [why for why in told if why is not None]
+
+    @property
+    def limits(self) -> Limits:
+        """By the primaries' own policies."""
+        if self._limits is None:
+            self._limits = Limits([self.terms.get(region, _UNCONFIGURED) for region in self.graph.regions])
+        return self._limits
+
+    def _grow(self) -> None:
+        if len(self.graph) != len(self._health.columns["level"]):
+            self._health.add(len(self.graph))
+            self._nodes.add(len(self.graph))
+            self._limits = None
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> list[Record]:
+        """Look at everything; returns what to publish, in order."""
+        if not len(self.graph):
+            return []
+        self._health.look(self.graph, self.limits, now_ms, np.arange(len(self.graph)), tick=True)
+        verdicts = [self._verdict(primary, now_ms) for primary in sorted(self.standings)]
+        published: list[Record] = self._said([v for v in verdicts if v is not None])
+        if not self.muted:
+            published += self._nodes.step(self.graph, self.limits, now_ms)
+        for planner in self._planners:
+            plans = planner.step(now_ms, self.network)
+            published += [] if self.muted else plans
+        return published
+
+    @property
+    def network(self) -> Network:
+        """As planners see it."""
+        return Network(self.graph, self.limits, self.standings, self.terms, self.catalogue, self.verdicts)
+
+    def _verdict(self, primary: str, now_ms: int) -> NetworkVerdict | None:
+        """What is to be said about a primary now; None: nothing new, and not long enough ago."""
+        number = self.graph.numbers[primary]
+        health, since_ms = self._health.of(number)
+        seen, counts = observers(self.graph, self.limits, now_ms, number)
+        before = self.verdicts.get(primary)
+        verdict = NetworkVerdict(
+            primary_region=primary,
+            sequence=max(now_ms, before.sequence + 1 if before is not None else 0),
+            decided_at_ms=now_ms,
+            stale_after_ms=STALE_AFTER_MS,
+            health=str(health),
+            health_since_ms=since_ms,
+            observers=seen,
+            reason=sentence(primary, health, seen, counts),
+        )
+        due = before is None or now_ms - before.decided_at_ms >= HEARTBEAT_MS
+        return verdict if due or before is None or _news(before) != _news(verdict) else None
+
+    def _said(self, verdicts: list[NetworkVerdict]) -> list[Record]:
+        """Take note of what is published; nothing while muted."""
+        if self.muted:
+            return []
+        self.verdicts |= {verdict.primary_region: verdict for verdict in verdicts}
+        return list(verdicts)
+
+    def unmute(self) -> None:
+        """Another engine version decided before: say at once how things stand. Numbers are times: they go on."""
+        self.muted = False
+        self.verdicts = {p: _unsaid(v) for p, v in self.verdicts.items()}
+        self._nodes.forget()
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Scalars and arrays for a snapshot."""
+        graph, arrays = self.graph.save()
+        arrays = {f"graph.{name}": value for name, value in arrays.items()}
+        arrays |= {f"health.{name}": value for name, value in self._health.save().items()}
+        arrays |= {f"nodes.{name}": value for name, value in self._nodes.save().items()}
+        scalars = {
+            "graph": graph,
+            "catalogue_version": self.catalogue_version,
+            "catalogue": [to_plain(region) for region in self.catalogue.values()],
+            "terms": {primary: asdict(terms) for primary, terms in self.terms.items()},
+            "standings": {primary: standing.plain() for primary, standing in self.standings.items()},
+            "verdicts": [to_plain(verdict) for verdict in self.verdicts.values()],
+            "planners": {planner.name: planner.save() for planner in self._planners},
+        }
+        return scalars, arrays
+
+    @classmethod
+    def load(cls, scalars: Mapping[str, Any], arrays: Mapping[str, Array]) -> NetworkEngine:
+        """The state again: folding on from here gives the bytes that folding from the start gives."""
+        engine = cls()
+        engine.graph = Graph.load(scalars["graph"], _part(arrays, "graph."))
+        engine._health = PrimaryHealth.load(_part(arrays, "health."))
+        engine._nodes = Nodes.load(_part(arrays, "nodes."))
+        engine.catalogue_version = scalars["catalogue_version"]
+        regions = [from_plain(Region, region) for region in scalars["catalogue"]]
+        engine.catalogue = {region.region_id: region for region in regions}
+        engine.terms = {primary: Terms(**terms) for primary, terms in scalars["terms"].items()}
+        engine.standings = {p: Standing.from_plain(plain) for p, plain in scalars["standings"].items()}
+        verdicts = [from_plain(NetworkVerdict, verdict) for verdict in scalars["verdicts"]]
+        engine.verdicts = {verdict.primary_region: verdict for verdict in verdicts}
+        for planner in engine._planners:
+            if planner.name in scalars["planners"]:
+                planner.load(scalars["planners"][planner.name])
+        return engine
+
+
+def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _news(verdict: NetworkVerdict) -> tuple[Any, ...]:
+    """What has to be said at once when it changes."""
+    down = tuple(o.region_id for o in verdict.observers if o.sees == Health.DOWN)
+    faults = tuple((fault.kind, fault.name) for fault in verdict.faults)
+    return verdict.health, down, faults, verdict.shared, verdict.allotments, verdict.executed_to
+
+
+def _unsaid(verdict: NetworkVerdict) -> NetworkVerdict:
+    """Said so long ago that it has to be said anew."""
+    return replace(verdict, decided_at_ms=verdict.decided_at_ms - HEARTBEAT_MS)

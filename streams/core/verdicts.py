@@ -1,0 +1,142 @@
+"""What the whole network says about a primary, as far as it counts in its decisions: the verdict in force.
+
+    health        DOWN asks to fail over, unless that has happened; DEGRADED asks to prepare
+    shared        what a candidate has in common with the primary, or with a better candidate, costs it of its score
+    allotments    what others take, or counted on before, is no capacity of ours
+
+A verdict counts until it is stale: when the overview is silent, nobody concludes anything from what it said once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from schemas.codec import from_plain, to_plain
+from schemas.records import Advice, Array, Health, NetworkVerdict, SharedRisk
+
+_CAPACITY_MIN: Final = 1e-6  # a weight of 0 would have no logarithm
+_NAMES_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What candidates share, by number: `with_primary` (targets,), and pairs `one`, `other`, `share` (pairs,)."""
+
+    with_primary: Array
+    one: Array
+    other: Array
+    share: Array
+
+    def penalty(self, better: Array, weight: float) -> Array:
+        """(moments, targets) what the pairs cost, as logarithms; `better` (moments, pairs) bool: the other is ahead."""
+        cost = np.zeros((len(better), len(self.with_primary)))
+        moment, pair = np.nonzero(better)
+        np.maximum.at(cost, (moment, self.one[pair]), self.share[pair])
+        return np.log1p(-weight * cost)
+
+
+class Verdicts:
+    """Of one primary: the last verdict, and what of it is in force."""
+
+    def __init__(self, plain: Mapping[str, Any] | None = None) -> None:
+        self._verdict = None if not plain else from_plain(NetworkVerdict, dict(plain))
+
+    def take(self, verdict: NetworkVerdict) -> bool:
+        """Take one in; True when it has to be decided upon at once. A repeat is dropped."""
+        before = self._verdict
+        if before is not None and verdict.sequence <= before.sequence:
+            return False
+        self._verdict = verdict
+        return before is None or _of_weight(before) != _of_weight(verdict)
+
+    def at(self, now_ms: int) -> NetworkVerdict | None:
+        """What is in force at a moment."""
+        verdict = self._verdict
+        return verdict if verdict is not None and now_ms < verdict.decided_at_ms + verdict.stale_after_ms else None
+
+    def until_ms(self, now_ms: int) -> float:
+        """When, after this moment, it is stale; infinity: there is none."""
+        verdict = self.at(now_ms)
+        return math.inf if verdict is None else verdict.decided_at_ms + verdict.stale_after_ms
+
+    def save(self) -> dict[str, Any]:
+        """Plain data for a snapshot."""
+        return {} if self._verdict is None else to_plain(self._verdict)
+
+
+def _of_weight(verdict: NetworkVerdict) -> tuple[Any, ...]:
+    return verdict.health, verdict.shared, verdict.allotments, verdict.executed_to
+
+
+def advice(verdict: NetworkVerdict | None, target: str | None, *, unhealthy: bool) -> Advice:
+    """What the primary's health asks for; `unhealthy`: somebody injected so, which is a suspicion and no verdict."""
+    if verdict is not None and verdict.health == Health.DOWN and (target is None or verdict.executed_to != target):
+        return Advice.FAIL_OVER
+    moved = verdict is not None and target is not None and verdict.executed_to == target
+    unwell = verdict is not None and verdict.health in (Health.DEGRADED, Health.DOWN)
+    return Advice.PREPARE if (unwell or unhealthy) and not moved else Advice.HOLD
+
+
+def evidence(verdict: NetworkVerdict | None) -> str:
+    """Who saw what, for a ranking's reason; empty: nothing is wrong with the primary."""
+    if verdict is None:
+        return ""
+    moved = f"its traffic was moved to {verdict.executed_to}" if verdict.executed_to else ""
+    unwell = verdict.reason if verdict.health in (Health.DEGRADED, Health.DOWN) else ""
+    return "; ".join(said for said in (unwell, moved) if said)
+
+
+def shared_of(verdict: NetworkVerdict | None, numbers: Mapping[str, int]) -> Shared | None:
+    """What candidates share; None: nothing."""
+    if verdict is None or not verdict.shared:
+        return None
+    with_primary = np.zeros(len(numbers))
+    pairs: dict[tuple[int, int], float] = {}
+    for risk in verdict.shared:
+        one = numbers.get(risk.region_id)
+        if one is None:
+            continue
+        if risk.with_region is None:
+            with_primary[one] = max(with_primary[one], risk.share_ratio)
+        elif (other := numbers.get(risk.with_region)) is not None:
+            pairs[one, other] = max(pairs.get((one, other), 0.0), risk.share_ratio)
+    if not pairs and not with_primary.any():
+        return None
+    each = np.array(list(pairs), np.int64).reshape(-1, 2)
+    return Shared(with_primary, each[:, 0], each[:, 1], np.array(list(pairs.values()), np.float64))
+
+
+def free_of(
+    verdict: NetworkVerdict | None, numbers: Mapping[str, int], capacity: Array, load_ratio: float
+) -> tuple[Array, Array] | None:
+    """(targets,) share of each capacity that is left, and bool: not enough for our load; None: nobody takes any."""
+    if verdict is None or not verdict.allotments:
+        return None
+    left, full = np.ones(len(numbers)), np.zeros(len(numbers), bool)
+    for allotment in verdict.allotments:
+        number = numbers.get(allotment.region_id)
+        if number is not None:
+            left[number] = min(max(allotment.free_ratio / capacity[number], _CAPACITY_MIN), 1.0)
+            full[number] = allotment.free_ratio < load_ratio
+    return left, full
+
+
+def shares(verdict: NetworkVerdict | None, region: str, others: Sequence[str] | None) -> str:
+    """In words what a region shares with the primary (`others` None), or with one of the others; empty: nothing."""
+    if verdict is None:
+        return ""
+    found = [r for r in verdict.shared if r.region_id == region and _concerns(r, others)]
+    if not found:
+        return ""
+    with_region = found[0].with_region
+    names = list(dict.fromkeys(f"{r.kind} {r.name}" for r in found if r.with_region == with_region))
+    return f"shares {' and '.join(names[:_NAMES_MAX])} with {with_region or 'the primary'}"
+
+
+def _concerns(risk: SharedRisk, others: Sequence[str] | None) -> bool:
+    return risk.with_region is None if others is None else risk.with_region in others

@@ -148,9 +148,16 @@ def as_toml(record: FailoverConfiguration | RegionCatalog) -> str:
 
 
 def _lines(table: Mapping[str, Any]) -> str:
-    # What json writes of strings, numbers and lists of strings is TOML too, but for one character.
-    values = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in table.items()}
-    return "".join(f"{key} = {text}\n" for key, text in values.items())
+    return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_value(held)}' for key, held in value.items())} }}"
+    # What json writes of strings and numbers is TOML too, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _parsed(path: Path) -> Any:

@@ -202,6 +202,13 @@ class InjectedMetric:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthEndpoint:
+    url: str
+    expected_status: int = 200
+    tls_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     region_id: str
     latitude: float
@@ -209,6 +216,7 @@ class Region:
     name: str = ""
     capacity_ratio: float = 1.0
     prefixes: list[str] = field(default_factory=list, hash=False)
+    health: list[HealthEndpoint] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +274,9 @@ class Policy:
     disruption_ticks: int = 2
     prediction_weight: float = 0.55
     alarm_probability: float = 0.25
+    readiness_stale_after_ms: int = 30000
+    readiness_stale_ratio: float = 0.9
+    readiness_forget_ms: int = 600000
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +288,7 @@ class FailoverConfiguration:
     based_on: int = 0
     author: str = ""
     policy: Policy = field(default_factory=Policy)
+    load_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,6 +532,35 @@ class ReadinessRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadinessCheck:
+    name: str
+    passed: bool
+    reason: str
+    endpoint: str = ""
+    observed: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    took_ms: float = 0.0
+    breaker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessReport:
+    primary_region: str
+    target_region: str
+    agent_id: str
+    observed_at_ms: int
+    checks: list[ReadinessCheck]
+    requested: bool = False
+    config_version: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     metric: str
     from_value: float
@@ -608,6 +649,7 @@ Record = (
     | DisruptionPrediction
     | PredictionScorecard
     | ReadinessRequest
+    | ReadinessReport
     | FailoverRanking
     | DeadLetter
 )
@@ -632,6 +674,7 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         DisruptionPrediction,
         PredictionScorecard,
         ReadinessRequest,
+        ReadinessReport,
         FailoverRanking,
         DeadLetter,
     )

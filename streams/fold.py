@@ -37,6 +37,7 @@ from schemas.records import (
     PathPanes,
     PathWeights,
     PredictionScorecard,
+    ReadinessReport,
     ReadinessRequest,
     Reason,
     Record,
@@ -57,8 +58,8 @@ F = TypeVar("F", bound="JournalFold")
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
 _Content = Observation | Tick | EngineChanged | ModelWarmed
 _BODIES: Final = (
-    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, FailoverConfiguration, RegionCatalog,
-    OperatorDirective
+    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, ReadinessReport, FailoverConfiguration,
+    RegionCatalog, OperatorDirective
 )  # fmt: skip
 
 
@@ -283,11 +284,11 @@ class JournalFold:
                 self._guarded(primary, record, lambda e: e.bandwidth(body))
             case AgentHealth():
                 self._guarded(primary, record, lambda e: e.agent_health(body))
-            case InjectedMetric():
+            case InjectedMetric() | ReadinessReport():
                 if body.target_region is not None and self._strangers([body.target_region], engine):
                     detail = f"{body.target_region} is no region that {primary} may fail over to"
                     return [self._dead_letter(record, Reason.UNKNOWN_REGION, detail)]
-                at_once = bool(self._guarded(primary, record, lambda e: e.inject(body, now_ms)))
+                at_once = bool(self._guarded(primary, record, lambda e: _told(e, body, now_ms)))
             case RouteEvent():  # of every region in the catalogue, candidates or not
                 at_once = bool(self._guarded(primary, record, lambda e: e.route(body, now_ms)))
             case FailoverConfiguration():
@@ -378,7 +379,7 @@ class JournalFold:
             "observed_ms": self._observed_ms,
             "tick": self._tick,
             "catalogue_version": self._catalogue_version,
-            "catalogue": [list(to_plain(r).values()) for r in self._catalogue.values()],
+            "catalogue": [to_plain(r) for r in self._catalogue.values()],
             "directives": [to_plain(d) for d in self._directives.values()],
             "watermarks": self._watermarks,
         }
@@ -407,7 +408,10 @@ class JournalFold:
                 self.next_offset, self.clock_ms = snapshot.next_offset, scalars["clock_ms"]
                 self._observed_ms, self._tick = scalars["observed_ms"], scalars["tick"]
                 self._catalogue_version = scalars["catalogue_version"]
-                self._catalogue = {r[0]: Region(*r) for r in scalars["catalogue"]}
+                # Before engine version 4 a region was a list.
+                stated = scalars["catalogue"]
+                regions = [Region(*r) if isinstance(r, list) else from_plain(Region, r) for r in stated]
+                self._catalogue = {r.region_id: r for r in regions}
                 directives = [from_plain(OperatorDirective, d) for d in scalars.get("directives", [])]
                 self._directives = {d.directive_id: d for d in directives}
                 self._watermarks = {k: list(v) for k, v in scalars["watermarks"].items()}
@@ -429,6 +433,10 @@ class JournalFold:
             scalars=to_scalars(scalars),
             columns=to_columns(arrays),
         )
+
+
+def _told(engine: FailoverEngine, body: InjectedMetric | ReadinessReport, now_ms: int) -> bool:
+    return engine.report(body, now_ms) if isinstance(body, ReadinessReport) else engine.inject(body, now_ms)
 
 
 _TOPIC_OF: Final[dict[type[Published], str]] = {

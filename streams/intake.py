@@ -47,7 +47,7 @@ log = logging.getLogger("proxima")
 
 SAMPLES: Final = "probe-samples"
 JOURNAL: Final = "observations"
-_FORWARDED: Final = ("bgp-events", "injected-metrics", "failover-config")
+_FORWARDED: Final = ("bgp-events", "readiness-reports", "injected-metrics", "failover-config")
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
 _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule

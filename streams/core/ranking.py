@@ -2,7 +2,7 @@
 
     score = baseline^beta x network x readiness x (1 - prediction)
 
-Each contribution is a logarithm; they sum to ln score. That of a prediction is there where one counts.
+Each contribution is a logarithm; they sum to ln score. Those of readiness and prediction are there where they count.
 
 Gates come first: a candidate that fails one is not eligible, with the reason, however good its score. The order is by
 eligibility, then score (rounded to 6 digits), then region id.
@@ -13,6 +13,7 @@ are eligible than there should be (the least bad is ranked, never a known-dead o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,7 @@ import numpy as np
 
 from schemas.records import Array, Candidate, Mode, Policy
 from streams.core.numbers import significant
+from streams.core.reports import Standing
 from streams.core.sensitivity import flips, log_score_error, order_confidence
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS, NetworkWeight, Scale, network_weight
@@ -32,10 +34,11 @@ UNHEALTHY: Final = "UNHEALTHY"
 NO_ROUTE: Final = "NO_ROUTE"
 DOWN: Final = "DOWN"
 VETOED: Final = "VETOED"
+NOT_READY: Final = "NOT_READY"
 EJECTED: Final = "EJECTED"
 STALE: Final = "STALE"
 NO_DATA: Final = "NO_DATA"
-GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, EJECTED, STALE, NO_DATA)
+GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, NOT_READY, EJECTED, STALE, NO_DATA)
 # Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
 DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN))
 
@@ -95,9 +98,18 @@ class Ranked:
         rows = baseline, *self.parts.contributions, self.parts.uncertainty
         found = dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
         demotion = self.ranks.demotion
+        readiness = self.ranks.readiness
+        if readiness is not None and np.count_nonzero(readiness[self.cells]):
+            found["readiness"] = readiness[self.cells]
         if demotion is not None and np.count_nonzero(demotion[self.cells]):
             found["prediction"] = demotion[self.cells]
         return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
+
+    @cached_property
+    def _readiness(self) -> Array:
+        """(regions,) in (0, 1], rounded: 1 unless what is known of it is old."""
+        known = self.ranks.readiness
+        return np.ones(len(self.regions)) if known is None else significant(np.exp(known[self.cells]))
 
     @cached_property
     def normalized(self) -> Array:
@@ -116,6 +128,14 @@ class Ranked:
             return self.regions[first]
         return None
 
+    def said(self, region: str) -> str | None:
+        """Why it is not eligible, for people: with what the check of its readiness found; None: it is."""
+        return self._said(self.regions.index(region)) if region in self.regions else None
+
+    def _said(self, number: int) -> str | None:
+        reason = self.reasons[number]
+        return f"{reason}: {self.ranks.why[self.regions[number]]}" if reason == NOT_READY else reason
+
     def usable(self, region: str | None) -> bool:
         """Whether a target in use may stay: eligible; in THIN, or PANIC with nobody eligible, not known to be dead."""
         if region not in self.regions:
@@ -130,6 +150,7 @@ class Ranked:
         flip = flips(self.order, self.eligible, log_score, self.parts)
         confidence = significant(self.metrics.confidence).tolist()
         suspicion = significant(self.metrics.suspicion_ratio).tolist()
+        readiness = self._readiness.tolist()
         contributions = {name: value.tolist() for name, value in self.contributions.items()}
         return [
             Candidate(
@@ -139,11 +160,11 @@ class Ranked:
                 normalized_score=float(self.normalized[i]),
                 baseline_weight=float(self.baseline[i]),
                 network_weight=float(self.network[i]),
-                readiness=0.0 if self.reasons[i] == UNHEALTHY else 1.0,
+                readiness=0.0 if self.reasons[i] in (UNHEALTHY, NOT_READY) else readiness[i],
                 confidence=confidence[i],
                 eligible=self.reasons[i] is None,
                 predicted_disruption=predicted.get(self.regions[i]),
-                ineligible_reason=self.reasons[i],
+                ineligible_reason=self._said(i),
                 suspicion_ratio=suspicion[i],
                 waits=waits is not None and bool(waits[i]),
                 contributions={name: value[i] for name, value in contributions.items()},
@@ -168,6 +189,8 @@ class Ranks(NamedTuple):
     suspects: list[tuple[str, ...]]
     parts: NetworkWeight
     policy: Policy
+    readiness: Array | None  # logarithms, 0 or less; None: nothing that is known of it is old
+    why: Mapping[str, str]  # those that are not ready, and what their checks found
     demotion: Array | None  # logarithms, 0 or less; None: no prediction counts
 
     def at(self, moment: int) -> Ranked:
@@ -199,6 +222,7 @@ def rank(
     unhealthy: Array | None = None,
     drained: Array | None = None,
     no_route: Array | None = None,
+    standing: Standing | None = None,
     ejected: Array | None = None,
     demotion: Array | None = None,
     name_order: Array | None = None,
@@ -208,7 +232,7 @@ def rank(
 
     Shapes: all arrays (regions,), but `injected` (metrics, regions), NaN where nobody said so. `baseline` in (0, 1];
     `known`: in the catalogue or given a weight; `unhealthy`, `drained`,
-    `no_route`, `ejected`: bool. `name_order`, each region's
+    `no_route`, `ejected`: bool; `standing`: what is known of their readiness. `name_order`, each region's
     place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
     """
     return rank_at(
@@ -223,6 +247,7 @@ def rank(
         unhealthy=unhealthy,
         drained=drained,
         no_route=no_route,
+        standing=standing or Standing(),
         ejected=ejected,
         demotion=demotion,
         name_order=np.argsort(np.argsort(regions)) if name_order is None else name_order,
@@ -243,6 +268,7 @@ def rank_at(
     unhealthy: Array | None,
     drained: Array | None,
     no_route: Array | None,
+    standing: Standing,
     ejected: Array | None,
     demotion: Array | None,
     name_order: Array,
@@ -254,17 +280,21 @@ def rank_at(
     time.
     """
     moments, count = len(suspects), len(regions)
+    readiness, not_ready = standing.log_factor, standing.not_ready
     if moments > 1:
         baseline, known, bandwidth_bps, name_order = (
             np.tile(each, moments) for each in (baseline, known, bandwidth_bps, name_order)
         )
-        injected, unhealthy, drained, no_route = (
-            None if each is None else np.tile(each, moments) for each in (injected, unhealthy, drained, no_route)
+        injected, unhealthy, drained, no_route, readiness, not_ready = (
+            None if each is None else np.tile(each, moments)
+            for each in (injected, unhealthy, drained, no_route, readiness, not_ready)
         )
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
     parts = network_weight(measured, injected, metrics.confidence, policy, scale)
     log_network = parts.contributions.sum(axis=0) + parts.uncertainty
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
+    if readiness is not None:
+        log_score = log_score + readiness
     if demotion is not None:
         log_score = log_score + demotion
     score = significant(np.exp(log_score))
@@ -277,6 +307,7 @@ def rank_at(
         NO_ROUTE: no_route,
         DOWN: metrics.down,
         VETOED: metrics.vetoed,
+        NOT_READY: not_ready,
         EJECTED: ejected,
         STALE: ~fresh & ~silent,
         NO_DATA: silent,
@@ -308,6 +339,8 @@ def rank_at(
         suspects=suspects,
         parts=parts,
         policy=policy,
+        readiness=readiness,
+        why=standing.why,
         demotion=demotion,
     )
 

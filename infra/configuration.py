@@ -150,10 +150,18 @@ def as_toml(record: FailoverConfiguration | RegionCatalog) -> str:
 
 
 def _lines(table: Mapping[str, Any]) -> str:
-    # What json writes of strings, numbers and lists of strings is TOML too, but for one character.
     said = {key: value for key, value in table.items() if value is not None}  # TOML has no null: it is the default
-    values = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in said.items()}
-    return "".join(f"{key} = {text}\n" for key, text in values.items())
+    return "".join(f"{key} = {_value(value)}\n" for key, value in said.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        said = {key: held for key, held in value.items() if held is not None}
+        return f"{{ {', '.join(f'{key} = {_value(held)}' for key, held in said.items())} }}"
+    # What json writes of strings and numbers is TOML too, but for one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _parsed(path: Path) -> Any:

@@ -269,6 +269,13 @@ class InjectedMetric:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthEndpoint:
+    url: str
+    expected_status: int = 200
+    tls_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     region_id: str
     latitude: float
@@ -278,6 +285,7 @@ class Region:
     prefixes: list[str] = field(default_factory=list, hash=False)
     providers: list[str] = field(default_factory=list, hash=False)
     risk_groups: list[str] = field(default_factory=list, hash=False)
+    health: list[HealthEndpoint] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +344,9 @@ class Policy:
     prediction_weight: float = 0.5
     alarm_probability: float = 0.25
     shared_risk_weight: float = 0.1
+    readiness_stale_after_ms: int = 30000
+    readiness_stale_ratio: float = 0.9
+    readiness_forget_ms: int = 600000
 
 
 @dataclass(frozen=True, slots=True)
@@ -676,6 +687,35 @@ class RemedyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadinessCheck:
+    name: str
+    passed: bool
+    reason: str
+    endpoint: str = ""
+    observed: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    took_ms: float = 0.0
+    breaker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessReport:
+    primary_region: str
+    target_region: str
+    agent_id: str
+    observed_at_ms: int
+    checks: list[ReadinessCheck]
+    requested: bool = False
+    config_version: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     metric: str
     from_value: float
@@ -902,6 +942,7 @@ Record = (
     | PathAction
     | ActionResult
     | RemedyReport
+    | ReadinessReport
     | FailoverRanking
     | GraphUpdate
     | NetworkVerdict
@@ -932,6 +973,7 @@ RECORDS: Final[Mapping[str, type[Record]]] = {
         PathAction,
         ActionResult,
         RemedyReport,
+        ReadinessReport,
         FailoverRanking,
         GraphUpdate,
         NetworkVerdict,

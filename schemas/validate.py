@@ -16,6 +16,7 @@ from schemas.ranges import AGENT_ID, AT_MS_MAX, METHOD, REGION_ID, RTT_MS_MAX, S
 from schemas.ranges import matching as _matching
 from schemas.ranges import region as _region
 from schemas.ranges import within as _within
+from schemas.readiness import ENDPOINTS_MAX, endpoint_mistakes, report_mistakes
 from schemas.records import (
     ActionResult,
     AgentHealth,
@@ -32,6 +33,7 @@ from schemas.records import (
     PathAction,
     Policy,
     ProbeBatch,
+    ReadinessReport,
     RegionCatalog,
     RouteChange,
     RouteEvent,
@@ -157,6 +159,9 @@ def _catalog(catalog: RegionCatalog) -> list[str]:
         found += _within(region.latitude, -90, 90, f"{region.region_id}: latitude")
         found += _within(region.longitude, -180, 180, f"{region.region_id}: longitude")
         found += _within(region.capacity_ratio, 1e-6, 1, f"{region.region_id}: capacity_ratio")
+        found += [f"{region.region_id}: {m}" for e in region.health[:ENDPOINTS_MAX] for m in endpoint_mistakes(e)]
+        if len(region.health) > ENDPOINTS_MAX:
+            found.append(f"{region.region_id} has {len(region.health)} health endpoints, {ENDPOINTS_MAX} at most")
         found += [f"{region.region_id}: {m}" for p in region.prefixes for m in _prefix(p)]
         for name, what in (("providers", "provider"), ("risk_groups", "risk group")):
             given = getattr(region, name)
@@ -177,6 +182,16 @@ def _prefix(text: str) -> Iterable[str]:
         if not written or written != text:  # one spelling, so that each is there once
             do = f": write {written}" if written else ", in CIDR notation as 203.0.113.0/24"
             yield f"prefix {text[:80]!r} is none{do}"
+
+
+def _readiness_report(r: ReadinessReport) -> list[str]:
+    return [
+        *_matching(AGENT_ID, r.agent_id, "agent_id"),
+        *_region(r.primary_region, "primary_region"),
+        *_region(r.target_region, "target_region"),
+        *_within(r.observed_at_ms, 0, AT_MS_MAX, "observed_at_ms"),
+        *report_mistakes(r),
+    ]
 
 
 def _route_event(e: RouteEvent) -> list[str]:
@@ -220,6 +235,7 @@ def _configuration(c: FailoverConfiguration) -> list[str]:
         found.append("version is not above 0")
     if not 0 <= c.based_on < max(c.version, 1):
         found.append(f"based_on {c.based_on} is not below version {c.version}")
+    found += _within(c.load_ratio, 0, 100, "load_ratio")
     return found + policy_mistakes(c.policy) + remedy_mistakes(c)
 
 
@@ -266,7 +282,8 @@ def policy_mistakes(p: Policy) -> list[str]:
             found.append(f"policy.{name} must be above 0, 1 at most")
     for name in ("stale_after_ms", "heartbeat_ms", "down_after_probes", "confidence_samples", "proximity_scale_km",
                  "prediction_every_ms", "prediction_horizon_ms", "publish_ranks", "quorum_ratio",
-                 "ejection_forgive_ms", "disruption_ticks"):  # fmt: skip
+                 "ejection_forgive_ms", "disruption_ticks", "readiness_stale_after_ms",
+                 "readiness_stale_ratio"):  # fmt: skip
         if getattr(p, name) <= 0:
             found.append(f"policy.{name} must be above 0")
     taus = ("fast_tau_ms", "slow_tau_ms")
@@ -286,9 +303,10 @@ def policy_mistakes(p: Policy) -> list[str]:
 
 def _hold_down_mistakes(p: Policy) -> list[str]:
     """Of what says when a target moves: who must agree, how long, and what is waited for."""
-    shares = ("quorum_ratio", "fresh_ratio_min", "sure_ratio")
+    shares = ("quorum_ratio", "fresh_ratio_min", "sure_ratio", "readiness_stale_ratio")
     found = [f"policy.{name} must be 1 at most" for name in shares if getattr(p, name) > 1]
-    pairs = (("dwell_min_ms", "dwell_ms"), ("ejection_base_ms", "ejection_max_ms"))
+    pairs = (("dwell_min_ms", "dwell_ms"), ("ejection_base_ms", "ejection_max_ms"),
+             ("readiness_stale_after_ms", "readiness_forget_ms"))  # fmt: skip
     found += [f"policy.{a} must not be above policy.{b}" for a, b in pairs if getattr(p, a) > getattr(p, b)]
     if p.failback not in list(Failback):
         found.append(f"policy.failback {p.failback[:40]!r} is unknown: one of {', '.join(Failback)}")
@@ -332,4 +350,5 @@ _CHECKS: Final[dict[type, Callable[[Any], list[str]]]] = {
     RouteEvent: _route_event,
     GraphUpdate: _graph_update,
     NetworkVerdict: _verdict,
+    ReadinessReport: _readiness_report,
 }

@@ -30,6 +30,7 @@ from schemas.records import (
     PathPanes,
     PathWeights,
     PredictionScorecard,
+    ReadinessReport,
     ReadinessRequest,
     Reason,
     Record,
@@ -49,8 +50,8 @@ F = TypeVar("F", bound="JournalFold")
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
 _Content = Observation | Tick | EngineChanged | ModelWarmed
 _BODIES: Final = (
-    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, FailoverConfiguration, RegionCatalog,
-    OperatorDirective, NetworkVerdict
+    PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, ReadinessReport, FailoverConfiguration,
+    RegionCatalog, OperatorDirective, NetworkVerdict
 )  # fmt: skip
 
 
@@ -186,7 +187,7 @@ class JournalFold(Fold):
                 detail = f"{primary} is probed against unknown regions: {', '.join(strangers)}"
                 letters.append(self._dead_letter(record, Reason.UNKNOWN_REGION, detail))
             return letters
-        about = body.target_region if isinstance(body, InjectedMetric) else None
+        about = body.target_region if isinstance(body, InjectedMetric | ReadinessReport) else None
         if about is not None and self._strangers([about], engine):
             detail = f"{about} is no region that {primary} may fail over to"
             return [self._dead_letter(record, Reason.UNKNOWN_REGION, detail)]
@@ -200,8 +201,8 @@ class JournalFold(Fold):
                 self._guarded(primary, record, lambda e: e.bandwidth(body))
             case AgentHealth():
                 self._guarded(primary, record, lambda e: e.agent_health(body))
-            case InjectedMetric():
-                return bool(self._guarded(primary, record, lambda e: e.inject(body, now_ms)))
+            case InjectedMetric() | ReadinessReport():
+                return bool(self._guarded(primary, record, lambda e: _told(e, body, now_ms)))
             case RouteEvent():  # of every region in the catalogue, candidates or not
                 return bool(self._guarded(primary, record, lambda e: e.route(body, now_ms)))
             case NetworkVerdict():
@@ -282,7 +283,7 @@ class JournalFold(Fold):
             "observed_ms": self._observed_ms,
             "tick": self._tick,
             "catalogue_version": self._catalogue_version,
-            "catalogue": [list(to_plain(r).values()) for r in self._catalogue.values()],
+            "catalogue": [to_plain(r) for r in self._catalogue.values()],
             "directives": [to_plain(d) for d in self._directives.values()],
             "watermarks": self._watermarks,
         }
@@ -300,7 +301,10 @@ class JournalFold(Fold):
                 self.next_offset, self.clock_ms = snapshot.next_offset, scalars["clock_ms"]
                 self._observed_ms, self._tick = scalars["observed_ms"], scalars["tick"]
                 self._catalogue_version = scalars["catalogue_version"]
-                self._catalogue = {r[0]: Region(*r) for r in scalars["catalogue"]}
+                # Before engine version 4 a region was a list.
+                stated = scalars["catalogue"]
+                regions = [Region(*r) if isinstance(r, list) else from_plain(Region, r) for r in stated]
+                self._catalogue = {r.region_id: r for r in regions}
                 directives = [from_plain(OperatorDirective, d) for d in scalars.get("directives", [])]
                 self._directives = {d.directive_id: d for d in directives}
                 self._watermarks = {k: list(v) for k, v in scalars["watermarks"].items()}
@@ -309,6 +313,10 @@ class JournalFold(Fold):
                 engine.skip_below = snapshot.next_offset
                 engine.muted = snapshot.engine_version != self.version
                 self.engines[snapshot.key] = engine
+
+
+def _told(engine: FailoverEngine, body: InjectedMetric | ReadinessReport, now_ms: int) -> bool:
+    return engine.report(body, now_ms) if isinstance(body, ReadinessReport) else engine.inject(body, now_ms)
 
 
 _TOPIC_OF: Final[dict[type[Published], str]] = {

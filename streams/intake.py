@@ -49,7 +49,9 @@ log = logging.getLogger("proxima")
 SAMPLES: Final = "probe-samples"
 JOURNAL: Final = "observations"
 OVERVIEW: Final = "graph-updates"  # the journal of the stage that looks at the whole network
-_FORWARDED: Final = ("bgp-events", "injected-metrics", "network-verdicts", "failover-config", "action-results")
+_FORWARDED: Final = (
+    "bgp-events", "readiness-reports", "injected-metrics", "network-verdicts", "failover-config", "action-results"
+)  # fmt: skip
 _ALSO_TO_OVERVIEW: Final = ("failover-config",)
 _TO_OVERVIEW_ALONE: Final = ("action-results",)
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves

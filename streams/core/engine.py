@@ -11,7 +11,7 @@ part of it in which records reached us.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from schemas.codec import from_plain, to_plain
 from schemas.records import (
+    Advice,
     AgentHealth,
     Array,
     BandwidthMeasurement,
@@ -36,6 +37,7 @@ from schemas.records import (
     PathWeights,
     Policy,
     PredictionScorecard,
+    ReadinessReport,
     ReadinessRequest,
     Region,
     RouteChange,
@@ -51,9 +53,10 @@ from streams.core.injected import InForce, Injected
 from streams.core.outcomes import Outcomes
 from streams.core.paths import Paths
 from streams.core.prediction import MODEL, Predictor
-from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
-from streams.core.readiness import Outlook, Readiness, foretold
+from streams.core.ranking import DOWN, NO_ROUTE, NOT_READY, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
+from streams.core.readiness import Outlook, Readiness, Worry, asked, foretold, worry_about
 from streams.core.reason import and_what_the_network_says, sentence
+from streams.core.reports import Reports
 from streams.core.routes import Routes
 from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
@@ -65,7 +68,7 @@ from streams.core.weights import Scale
 
 ENGINE_VERSION: Final = "4"
 # Why a target in use was left, that failback has to wait for.
-_FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
+_FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED, NOT_READY))
 Published = FailoverRanking | PathWeights | GraphUpdate | DisruptionPrediction | PredictionScorecard | ReadinessRequest
 Catalogue = Mapping[str, Region]
 
@@ -108,6 +111,7 @@ class FailoverEngine:
         self._evidence_at_ms = 0
         self._injected = Injected()
         self._routes = Routes()
+        self._reports = Reports()
         self._directives = Directives()
         self._verdicts = Verdicts()
         self._predicted: dict[str, float] = {}
@@ -156,6 +160,12 @@ class FailoverEngine:
             concerned = [self._numbers[r.region_id] for r in event.regions if r.region_id in self._numbers]
             self._predictor.route_changed(concerned, self.configuration.policy, now_ms)
         return self._routes.take(event, self._numbers, self.configuration.policy.quorum_ratio, now_ms)
+
+    def report(self, report: ReadinessReport, now_ms: int) -> bool:
+        """What a readiness prober found; True when it has to be decided upon at once."""
+        if report.target_region not in self._numbers:
+            return False
+        return self._reports.take(report, self.configuration.policy, now_ms)
 
     def judge(self, verdict: NetworkVerdict) -> bool:
         """What the whole network says about the primary; True when it has to be decided upon at once."""
@@ -213,6 +223,7 @@ class FailoverEngine:
         self._known = self._in_catalogue | ~np.isnan(self._configured)
         self._baseline = self._baseline_weights(np.ones(len(regions)))
         self._scale = Scale.of(self.configuration.policy)
+        self._reports.changed()
 
     def gap(self, highest_sequence: int) -> None:
         """Journal records are gone for ever; the next ranking says so, above the numbers reached with them."""
@@ -254,8 +265,9 @@ class FailoverEngine:
         return published
 
     def _until_ms(self, now_ms: int) -> float:
-        """When the directives and metrics in force at a moment are others."""
-        return min(each.until_ms(now_ms) for each in (self._directives, self._injected, self._verdicts))
+        """When the directives, metrics, readiness and verdict in force at a moment are others."""
+        until_ms = self._reports.until_ms(self.configuration.policy, now_ms)
+        return min(until_ms, *(each.until_ms(now_ms) for each in (self._directives, self._injected, self._verdicts)))
 
     def _stretch(self, stretch: Stretch, steps: Sequence[Step], edges: Sequence[Edge]) -> list[list[Published]]:
         evidence_at_ms, arrived, before, seen = self._evidence_at_ms, 0, [], []
@@ -281,8 +293,10 @@ class FailoverEngine:
         observed_ms = np.array([edge.observed_ms for edge in edges])
         measured, suspects = metrics_at(self._paths, picture, len(regions), policy, observed_ms)
         no_route = self._routes.gone(self._paths, self._numbers, policy.quorum_ratio, now_ms[0])
+        standing = self._reports.standing(self._numbers, policy, now_ms[0])
         dead, trusted = measured.down.reshape(shape), measured.trusted.reshape(shape)
-        for also in (said.unhealthy, no_route):
+        # Down and then not ready yet is one failure and not two.
+        for also in (said.unhealthy, no_route, standing.not_ready):
             dead = dead if also is None else dead | also
         ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
         foreseen = self._foresee(measured, now_ms)
@@ -300,6 +314,7 @@ class FailoverEngine:
             unhealthy=said.unhealthy,
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
+            standing=standing,
             ejected=None if ejected is None else ejected.reshape(-1),
             full=full,
             demotion=_demotion(foreseen, policy),
@@ -360,8 +375,27 @@ class FailoverEngine:
                 foretold=foretold(outlook, self.configuration.policy),
             )
             published.append(update)
-        self._readiness, request = self._readiness.step(self.primary, outlook, self.configuration.policy, now_ms)
-        return published if request is None else [*published, request]
+        advised = advice(news.verdict, self._hold.target, unhealthy=news.primary_unhealthy)
+        return [*published, *self._requests(ranked, outlook, advised, now_ms)]
+
+    def _requests(
+        self, ranked: Ranked, outlook: Outlook | None, advised: Advice, now_ms: int
+    ) -> Iterator[ReadinessRequest]:
+        """Whom the readiness probers should look at now."""
+        policy = self.configuration.policy
+        self._readiness, request = self._readiness.step(self.primary, outlook, policy, now_ms)
+        if request is not None:
+            yield request
+        if not self._reports.any:  # nobody is there to be asked
+            return
+        worry = worry_about(self.primary, ranked, self._hold, advised, policy)
+        self._readiness, request = self._readiness.worried(self.primary, worry, policy, now_ms)
+        if request is not None:
+            yield request
+        best_first = [ranked.regions[i] for i in ranked.order.tolist()]
+        for region, age_ms in self._reports.asks(best_first, policy, now_ms):
+            why = f"the last report on {region} is {age_ms / 1000:.0f} s old"
+            yield asked(self.primary, Worry(self._hold.target or region, region, why), policy, now_ms)
 
     def _outlook(self, ranked: Ranked, foreseen: Foreseen) -> Outlook | None:
         """What is ahead of the target in use, while the model is trusted."""
@@ -512,6 +546,7 @@ class FailoverEngine:
             "evidence_at_ms": self._evidence_at_ms,
             "injected": self._injected.values,
             "routes": self._routes.save(),
+            "reports": self._reports.save(),
             "directives": self._directives.save(),
             "verdict": self._verdicts.save(),
             "predicted": self._predicted,
@@ -551,6 +586,7 @@ class FailoverEngine:
         engine._evidence_at_ms = scalars["evidence_at_ms"]
         engine._injected = Injected(scalars["injected"])
         engine._routes = Routes(scalars.get("routes"))
+        engine._reports = Reports(scalars.get("reports"))
         engine._directives = Directives.load(scalars.get("directives", []))
         engine._verdicts = Verdicts(scalars.get("verdict"))
         engine._predicted = scalars["predicted"]

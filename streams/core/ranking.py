@@ -2,8 +2,8 @@
 
     score = baseline^beta x network x readiness x (1 - prediction) x (1 - shared risk)
 
-Each contribution is a logarithm; they sum to ln score. That of a prediction, or of a risk that is shared with the
-primary or with a better candidate, is there where one counts.
+Each contribution is a logarithm; they sum to ln score. Those of readiness, of a prediction, and of a risk that is
+shared with the primary or with a better candidate, are there where they count.
 
 Gates come first: a candidate that fails one is not eligible, with the reason, however good its score. The order is by
 eligibility, then score (rounded to 6 digits), then region id.
@@ -14,6 +14,7 @@ are eligible than there should be (the least bad is ranked, never a known-dead o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 
 from schemas.records import Array, Candidate, Mode, Policy
 from streams.core.numbers import significant
+from streams.core.reports import Standing
 from streams.core.sensitivity import flips, log_score_error, order_confidence
 from streams.core.verdicts import Shared
 from streams.core.views import PathMetrics
@@ -35,10 +37,13 @@ NO_ROUTE: Final = "NO_ROUTE"
 NO_CAPACITY: Final = "NO_CAPACITY"
 DOWN: Final = "DOWN"
 VETOED: Final = "VETOED"
+NOT_READY: Final = "NOT_READY"
 EJECTED: Final = "EJECTED"
 STALE: Final = "STALE"
 NO_DATA: Final = "NO_DATA"
-GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, EJECTED, NO_CAPACITY, STALE, NO_DATA)
+GATES: Final = (
+    UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, NOT_READY, EJECTED, NO_CAPACITY, STALE, NO_DATA
+)  # fmt: skip
 # Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
 DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN))
 
@@ -98,12 +103,21 @@ class Ranked:
         rows = baseline, *self.parts.contributions, self.parts.uncertainty
         found = dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
         demotion = self.ranks.demotion
+        readiness = self.ranks.readiness
+        if readiness is not None and np.count_nonzero(readiness[self.cells]):
+            found["readiness"] = readiness[self.cells]
         if demotion is not None and np.count_nonzero(demotion[self.cells]):
             found["prediction"] = demotion[self.cells]
         risk = self.ranks.risk
         if risk is not None and np.count_nonzero(risk[self.cells]):
             found["shared_risk"] = risk[self.cells]
         return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
+
+    @cached_property
+    def _readiness(self) -> Array:
+        """(regions,) in (0, 1], rounded: 1 unless what is known of it is old."""
+        known = self.ranks.readiness
+        return np.ones(len(self.regions)) if known is None else significant(np.exp(known[self.cells]))
 
     @cached_property
     def normalized(self) -> Array:
@@ -132,6 +146,14 @@ class Ranked:
             return self.regions[first]
         return None
 
+    def said(self, region: str) -> str | None:
+        """Why it is not eligible, for people: with what the check of its readiness found; None: it is."""
+        return self._said(self.regions.index(region)) if region in self.regions else None
+
+    def _said(self, number: int) -> str | None:
+        reason = self.reasons[number]
+        return f"{reason}: {self.ranks.why[self.regions[number]]}" if reason == NOT_READY else reason
+
     def usable(self, region: str | None) -> bool:
         """Whether a target in use may stay: eligible; in THIN, or PANIC with nobody eligible, not known to be dead."""
         if region not in self.regions:
@@ -146,6 +168,7 @@ class Ranked:
         flip = flips(self.order, self.eligible, log_score, self.parts)
         confidence = significant(self.metrics.confidence).tolist()
         suspicion = significant(self.metrics.suspicion_ratio).tolist()
+        readiness = self._readiness.tolist()
         contributions = {name: value.tolist() for name, value in self.contributions.items()}
         return [
             Candidate(
@@ -155,11 +178,11 @@ class Ranked:
                 normalized_score=float(self.normalized[i]),
                 baseline_weight=float(self.baseline[i]),
                 network_weight=float(self.network[i]),
-                readiness=0.0 if self.reasons[i] == UNHEALTHY else 1.0,
+                readiness=0.0 if self.reasons[i] in (UNHEALTHY, NOT_READY) else readiness[i],
                 confidence=confidence[i],
                 eligible=self.reasons[i] is None,
                 predicted_disruption=predicted.get(self.regions[i]),
-                ineligible_reason=self.reasons[i],
+                ineligible_reason=self._said(i),
                 suspicion_ratio=suspicion[i],
                 waits=waits is not None and bool(waits[i]),
                 contributions={name: value[i] for name, value in contributions.items()},
@@ -184,6 +207,8 @@ class Ranks(NamedTuple):
     suspects: list[tuple[str, ...]]
     parts: NetworkWeight
     policy: Policy
+    readiness: Array | None  # logarithms, 0 or less; None: nothing that is known of it is old
+    why: Mapping[str, str]  # those that are not ready, and what their checks found
     demotion: Array | None  # logarithms, 0 or less; None: no prediction counts
     risk: Array | None  # the same of shared risks, ...
     risk_among: Array | None  # ... and that part of it that is shared with better candidates
@@ -217,6 +242,7 @@ def rank(
     unhealthy: Array | None = None,
     drained: Array | None = None,
     no_route: Array | None = None,
+    standing: Standing | None = None,
     ejected: Array | None = None,
     full: Array | None = None,
     demotion: Array | None = None,
@@ -228,7 +254,7 @@ def rank(
 
     Shapes: all arrays (regions,), but `injected` (metrics, regions), NaN where nobody said so. `baseline` in (0, 1];
     `known`: in the catalogue or given a weight; `unhealthy`, `drained`,
-    `no_route`, `ejected`: bool. `name_order`, each region's
+    `no_route`, `ejected`: bool; `standing`: what is known of their readiness. `name_order`, each region's
     place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
     """
     return rank_at(
@@ -243,6 +269,7 @@ def rank(
         unhealthy=unhealthy,
         drained=drained,
         no_route=no_route,
+        standing=standing or Standing(),
         ejected=ejected,
         full=full,
         demotion=demotion,
@@ -265,6 +292,7 @@ def rank_at(
     unhealthy: Array | None,
     drained: Array | None,
     no_route: Array | None,
+    standing: Standing,
     ejected: Array | None,
     full: Array | None,
     demotion: Array | None,
@@ -278,17 +306,21 @@ def rank_at(
     time.
     """
     moments, count = len(suspects), len(regions)
+    readiness, not_ready = standing.log_factor, standing.not_ready
     if moments > 1:
         baseline, known, bandwidth_bps, name_order = (
             np.tile(each, moments) for each in (baseline, known, bandwidth_bps, name_order)
         )
-        injected, unhealthy, drained, no_route, full = (
-            None if each is None else np.tile(each, moments) for each in (injected, unhealthy, drained, no_route, full)
+        injected, unhealthy, drained, no_route, readiness, not_ready, full = (
+            None if each is None else np.tile(each, moments)
+            for each in (injected, unhealthy, drained, no_route, readiness, not_ready, full)
         )
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
     parts = network_weight(measured, injected, metrics.confidence, policy, scale)
     log_network = parts.contributions.sum(axis=0) + parts.uncertainty
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
+    if readiness is not None:
+        log_score = log_score + readiness
     if demotion is not None:
         log_score = log_score + demotion
     fresh = _fresh(metrics, policy)
@@ -300,6 +332,7 @@ def rank_at(
         NO_ROUTE: no_route,
         DOWN: metrics.down,
         VETOED: metrics.vetoed,
+        NOT_READY: not_ready,
         EJECTED: ejected,
         NO_CAPACITY: full,
         STALE: ~fresh & ~silent,
@@ -336,6 +369,8 @@ def rank_at(
         suspects=suspects,
         parts=parts,
         policy=policy,
+        readiness=readiness,
+        why=standing.why,
         demotion=demotion,
         risk=risk,
         risk_among=among,

@@ -3,14 +3,22 @@
 An episode begins when the probability of the target in use reaches the threshold while the model is trusted, and there
 is a runner-up to ask. It ends below half the threshold, when another target is in use, or when the trust is gone; so a
 probability that wavers about the threshold asks once.
+
+Where probers report, whoever may soon have to take the traffic is asked too when what is measured says so (`Worry`):
+the target in use is suspected to be down or loses probes, a challenger leads it, or the primary itself may be unwell.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
-from schemas.records import Policy, ReadinessRequest
+from schemas.records import Advice, Policy, ReadinessRequest
 from streams.core.alarms import RELEASE
+from streams.core.holddown import HoldDown, Phase
+from streams.core.ranking import Ranked
+
+_AGAIN_MS: Final = 5_000  # a worry that comes and goes asks so often, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +33,36 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
+class Worry:
+    """At a moment: why `candidate` may soon have to take the traffic of `target`, in words."""
+
+    target: str
+    candidate: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
-    """State: whose disruption the runner-up was asked about; None: nobody's."""
+    """State: whose disruption the runner-up was asked about, and which worry it was asked for; None: nobody's, none."""
 
     asked_about: str | None = None
+    worry: str | None = None
+    worried_at_ms: int = -_AGAIN_MS
 
     def step(
         self, primary: str, outlook: Outlook | None, policy: Policy, now_ms: int
     ) -> tuple[Readiness, ReadinessRequest | None]:
         """The state after this moment, and the request if an episode begins; `outlook` None: there is no target."""
         if outlook is None or outlook.influence <= 0:
-            return Readiness(), None
+            return replace(self, asked_about=None), None
         threshold = policy.alarm_probability
         if self.asked_about == outlook.target:
             goes_on = outlook.probability >= RELEASE * threshold
-            return (self if goes_on else Readiness()), None
+            return (self if goes_on else replace(self, asked_about=None)), None
         if outlook.probability < threshold or outlook.runner_up is None:
-            return Readiness(), None
+            return replace(self, asked_about=None), None
         seconds = policy.prediction_horizon_ms / 1000
-        return Readiness(outlook.target), ReadinessRequest(
+        return replace(self, asked_about=outlook.target), ReadinessRequest(
             primary_region=primary,
             candidate_region=outlook.runner_up,
             target_region=outlook.target,
@@ -54,6 +73,54 @@ class Readiness:
             model=outlook.model,
             reason=f"the path to {outlook.target} may be disrupted within {seconds:g} s ({outlook.probability:.0%})",
         )
+
+    def worried(
+        self, primary: str, worry: Worry | None, policy: Policy, now_ms: int
+    ) -> tuple[Readiness, ReadinessRequest | None]:
+        """The state after this moment, and the request if a worry begins; None: there is none."""
+        if worry is None:
+            return (self if self.worry is None else replace(self, worry=None)), None
+        about = f"{worry.target} {worry.candidate}"
+        if about == self.worry or now_ms - self.worried_at_ms < _AGAIN_MS:
+            return self, None
+        request = asked(primary, worry, policy, now_ms)
+        return replace(self, worry=about, worried_at_ms=now_ms), request
+
+
+def asked(primary: str, worry: Worry, policy: Policy, now_ms: int) -> ReadinessRequest:
+    """A request that no prediction makes."""
+    return ReadinessRequest(
+        primary_region=primary,
+        candidate_region=worry.candidate,
+        target_region=worry.target,
+        requested_at_ms=now_ms,
+        expires_at_ms=now_ms + policy.readiness_stale_after_ms,
+        probability=0.0,
+        influence=0.0,
+        model="",
+        reason=worry.why,
+    )
+
+
+def worry_about(primary: str, ranked: Ranked, hold: HoldDown, advice: Advice, policy: Policy) -> Worry | None:
+    """Who may soon have to take the traffic, by what is measured."""
+    target = hold.target
+    if target is None or target not in ranked.regions:
+        return None
+    if advice is not Advice.HOLD:
+        return Worry(target, target, f"{primary} may be unwell")
+    able = (ranked.regions[i] for i in ranked.order.tolist() if ranked.eligible[i])
+    runner_up = next((region for region in able if region != target), None)
+    if runner_up is None:
+        return None
+    if hold.phase is Phase.CHALLENGED:
+        return Worry(target, runner_up, f"{runner_up} leads {target}")
+    number = ranked.regions.index(target)
+    if ranked.metrics.suspicion_ratio[number] > 0:
+        return Worry(target, runner_up, f"{target} does not answer every agent")
+    if ranked.metrics.fast_loss_ratio[number] > policy.disruption_loss_ratio:
+        return Worry(target, runner_up, f"the path to {target} loses probes")
+    return None
 
 
 def foretold(outlook: Outlook | None, policy: Policy) -> str | None:

@@ -25,7 +25,7 @@ def sentence(
     or because the route there has just changed.
     """
     target, policy = hold.target, ranked.policy
-    state: dict[str | None, str | None] = dict(zip(ranked.regions, ranked.reasons, strict=True))
+    state: dict[str | None, str | None] = {region: ranked.said(region) for region in (target,) if region is not None}
     if signal is Signal.FROZEN:
         note = f", though it is {state[target]}" if state.get(target) else ""
         return f"{target or 'nowhere'} is frozen by {_by(orders, 'freeze')}{note}"
@@ -94,7 +94,7 @@ def _moved(ranked: Ranked, signal: Signal, target: str, before: str) -> str:
         return f"{target} replaces {before}: it leads by {lead}, most of all in {_largest_lead(ranked, target, before)}"
     if before not in ranked.regions:
         return f"{target} replaces {before}, which is no candidate any more"
-    return f"{target} replaces {before}, which is {ranked.reasons[ranked.regions.index(before)]}"
+    return f"{target} replaces {before}, which is {ranked.said(before)}"
 
 
 def _by(orders: Orders, kind: str) -> str:

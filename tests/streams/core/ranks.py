@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.records import Array, Policy
 from streams.core.ranking import Ranked, rank
+from streams.core.reports import Standing
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS
 from tests.streams.core.policy import STATED
@@ -35,6 +36,8 @@ class Path:
     vetoed: bool = False
     drained: bool = False
     no_route: bool = False
+    not_ready: bool = False
+    old_report: float = 0.0  # what an old report costs; a logarithm
     ejected: bool = False
     full: bool = False
     baseline: float = 0.5
@@ -80,6 +83,7 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         unhealthy=column("healthy") == 0,
         drained=column("drained", bool),
         no_route=column("no_route", bool),
+        standing=Standing(column("old_report"), column("not_ready", bool), dict.fromkeys(paths, "http: answered 500")),
         ejected=column("ejected", bool),
         full=column("full", bool),
         demotion=column("demotion") if column("demotion").any() else None,
@@ -113,6 +117,8 @@ PATH: Final = st.builds(
     vetoed=_SELDOM,
     drained=_SELDOM,
     no_route=_SELDOM,
+    not_ready=_SELDOM,
+    old_report=st.sampled_from([0.0, 0.0, -0.1]),
     ejected=_SELDOM,
     full=_SELDOM,
     baseline=st.floats(1e-6, 1),
@@ -130,5 +136,5 @@ ALIVE: Final = st.builds(
     age_ms=st.floats(0, 9000),
     healthy=st.just(NAN),
     **dict.fromkeys(("trusted", "known"), st.just(True)),
-    **dict.fromkeys(("down", "vetoed", "drained", "no_route", "ejected", "full"), st.just(False)),
+    **dict.fromkeys(("down", "vetoed", "drained", "no_route", "not_ready", "ejected", "full"), st.just(False)),
 )

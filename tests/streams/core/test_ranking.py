@@ -21,6 +21,7 @@ from streams.core.ranking import (
     NO_CAPACITY,
     NO_DATA,
     NO_ROUTE,
+    NOT_READY,
     STALE,
     UNHEALTHY,
     UNKNOWN_REGION,
@@ -66,9 +67,11 @@ def test_candidates_tell_the_same_as_the_ranking_in_order_of_rank(paths: dict[st
     candidates = result.candidates({"t-1": 0.25})
     assert [c.region_id for c in candidates] == in_order(result)
     assert [c.rank for c in candidates] == list(range(1, len(paths) + 1))
-    assert {c.region_id: c.ineligible_reason for c in candidates} == reasons(result)
+    assert {c.region_id: c.ineligible_reason for c in candidates} == {r: result.said(r) for r in result.regions}
     assert all(c.eligible == (c.ineligible_reason is None) for c in candidates)
-    assert all(set(c.contributions) - {"prediction"} == {"baseline", *METRICS, "uncertainty"} for c in candidates)
+    assert all(
+        set(c.contributions) - {"prediction", "readiness"} == {"baseline", *METRICS, "uncertainty"} for c in candidates
+    )
     assert {c.region_id: c.predicted_disruption for c in candidates}.get("t-1", 0.25) == 0.25
     # As floats on the wire have to be.
     for candidate in candidates:
@@ -135,6 +138,7 @@ def test_gates_stand_in_order_and_the_first_that_holds_is_the_reason(holds: set[
         drained=DRAINED in holds,
         no_route=NO_ROUTE in holds,
         vetoed=VETOED in holds,
+        not_ready=NOT_READY in holds,
         ejected=EJECTED in holds,
         full=NO_CAPACITY in holds,
         healthy=0.0 if UNHEALTHY in holds else NAN,

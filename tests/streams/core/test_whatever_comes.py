@@ -20,6 +20,8 @@ from schemas.records import (
     OperatorDirective,
     Outcome,
     Policy,
+    ReadinessCheck,
+    ReadinessReport,
     Reason,
     RegionReach,
     RouteChange,
@@ -33,7 +35,7 @@ from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
 from tests.streams.core.story import TARGETS, Network, Seen, Story, configuration, new_fold
 
-SELDOM = ("directive", "metric", "bandwidth", "routes", "configuration", "silence", "nobody")
+SELDOM = ("directive", "metric", "bandwidth", "routes", "configuration", "silence", "nobody", "report")
 AGENTS = ("agent-1", "agent-2", "agent-3")
 
 
@@ -54,6 +56,8 @@ def a_policy(chance: random.Random) -> Policy:
         baseline_exponent=chance.choice([0.0, 0.5]),
         loss_exponent=chance.choice([0.0, 1.0]),
         dwell_min_ms=chance.choice([0, 3000]),
+        readiness_stale_after_ms=chance.choice([1000, 30_000]),
+        readiness_forget_ms=chance.choice([30_000, 600_000]),
     )
 
 
@@ -88,6 +92,10 @@ def something(story: Story, chance: random.Random, version: int) -> int:
             if based_on >= 0:
                 story.say(configuration(version + 1, based_on, targets, a_policy(chance)))
                 return version + (based_on == version)
+        case "report":
+            check = ReadinessCheck("http", chance.choice([True, False]), "answered 500")
+            at_ms, target = now_ms - chance.randrange(0, 40_000), chance.choice(TARGETS)
+            story.say(ReadinessReport(PRIMARY, target, chance.choice(["p-1", "p-2", "p-3"]), at_ms, [check]))
         case "silence":
             story.second += chance.choice([3, 200])
         case "nobody":

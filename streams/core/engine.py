@@ -156,6 +156,7 @@ class FailoverEngine:
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
+        self._graph_says.route(event)
         if event.kind != RouteChange.PEER_UP:
             concerned = [self._numbers[r.region_id] for r in event.regions if r.region_id in self._numbers]
             self._predictor.route_changed(concerned, self.configuration.policy, now_ms)
@@ -595,7 +596,7 @@ class FailoverEngine:
         foresight = scalars.get("foresight", {}), _part(arrays, "foresight.")
         engine._foresight = Foresight.load(*foresight, len(engine.candidates), MODEL)
         engine._readiness = Readiness(**scalars.get("readiness", {}))
-        engine._graph_says = GraphSays(**scalars.get("graph_says", {}))
+        engine._graph_says = GraphSays.load(scalars.get("graph_says", {}))
         damping = _part(arrays, "damping.")
         engine._damping = Damping.load(damping) if damping else engine._damping
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from infra.lab.spec import LabSpec
 from infra.processes import ChildProcess
 from producers.publisher import Publisher
 from schemas.codec import decode
-from schemas.records import FailoverConfiguration, FailoverRanking, Policy, RegionCatalog
+from schemas.records import FailoverConfiguration, FailoverRanking, Policy, RegionCatalog, Remedy, RemedyLimits
 
 SOAK: Final = [
     pytest.mark.slow,
@@ -41,24 +41,30 @@ def deciding(
     probes_per_tick: int = 4,
     timeout_ms: int = 1000,
     routers: bool = True,
+    remedies: Sequence[Remedy] = (),
+    limits: RemedyLimits | None = None,
+    topics: Sequence[str] = ("failover-rankings",),
+    prepare: Callable[[Lab], None] = lambda _: None,
 ) -> Iterator[tuple[Lab, TopicReader]]:
     """The lab, with the rankings that are decided in it from now on; all candidates have the same weight.
 
-    Without routers there are no route monitors either, and a home reaches what it has a link to.
+    Without routers there are no route monitors either, and a home reaches what it has a link to. `remedies` and
+    `limits` are every home's; `prepare` is called before anybody measures.
     """
-    prefix = f"lab-{spec.name}-{os.getpid()}-"
+    prefix = prefix_of(spec)
     create_topics(kafka.bootstrap, prefix=prefix)
     env = {"PROXIMA_KAFKA__BOOTSTRAP": kafka.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": prefix}
     argv = [sys.executable, "-m", "infra.cli", "worker"]
     with (
         ChildProcess.start(argv, name="worker", log_path=folder / "worker.log", env=env),
         Lab.start(spec, routers=routers) as lab,
-        TopicReader(kafka.bootstrap, {f"{prefix}failover-rankings": NOW}) as reader,
+        TopicReader(kafka.bootstrap, {f"{prefix}{topic}": NOW for topic in topics}) as reader,
     ):
-        _configure(kafka.bootstrap, prefix, spec, paths, policy)
+        _configure(kafka.bootstrap, prefix, spec, paths, policy, remedies=remedies, limits=limits or RemedyLimits())
         lab.open_doors([int(kafka.bootstrap.rsplit(":", 1)[1])])
         if routers:
             lab.wait_for_routes()
+        prepare(lab)
         for home, candidates in paths.items():
             probing = f"probes_per_tick = {probes_per_tick}\ntimeout_ms = {timeout_ms}\n"
             _watch(lab, home, candidates, folder, env, probing=probing, routers=routers)
@@ -75,12 +81,28 @@ def rankings(reader: TopicReader, timeout_s: float, what: str) -> Iterator[Failo
             yield decode(record.value, FailoverRanking)
 
 
-def _configure(bootstrap: str, prefix: str, spec: LabSpec, paths: Paths, policy: Policy) -> None:
+def prefix_of(spec: LabSpec) -> str:
+    """Of the topics of a lab."""
+    return f"lab-{spec.name}-{os.getpid()}-"
+
+
+def _configure(
+    bootstrap: str,
+    prefix: str,
+    spec: LabSpec,
+    paths: Paths,
+    policy: Policy,
+    *,
+    remedies: Sequence[Remedy],
+    limits: RemedyLimits,
+) -> None:
     with Publisher(bootstrap, client_id="lab", topic_prefix=prefix) as publisher:
         publisher.publish("failover-config", "regions", RegionCatalog(1, spec.catalogue()))
         for home, candidates in paths.items():
             weights = dict.fromkeys(candidates, 1.0)
-            configuration = FailoverConfiguration(home, list(candidates), 1, weights=weights, policy=policy)
+            configuration = FailoverConfiguration(
+                home, list(candidates), 1, weights=weights, policy=policy, remedies=list(remedies), remedy_limits=limits
+            )
             publisher.publish("failover-config", home, configuration)
         publisher.flush(30)
 

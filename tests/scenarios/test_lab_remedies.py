@@ -1,0 +1,251 @@
+"""A path that degrades is mended: agents, Kafka, plan, actuators, FRR, and real packets that take the other way.
+
+Home reaches near over t1; over t2 there is another way, a little longer, with a standby link that is down, or with a
+link that is up and not preferred. Real packets are seen where they are: a ping every 50 ms beside the probes, and the
+counters of home's link to t2, both ways. Time counts from the fault until most of them are there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from infra.kafka.cluster import Broker
+from infra.kafka.reader import TopicReader
+from infra.lab.lab import Lab
+from infra.lab.namespaces import namespace_of, run
+from infra.lab.spec import LabLink, LabRegion, LabSpec
+from infra.processes import ChildProcess, wait_until
+from schemas.codec import decode
+from schemas.records import Operation, PathAction, Policy, Remedy, RemedyEvent, RemedyLimits, RemedyReport
+from tests.network import skip_without_lab
+from tests.scenarios.lab_scene import SOAK, deciding, prefix_of
+
+TRIALS: Final = 20 if os.environ.get("PROXIMA_SOAK") else 1
+DELAY_MS: Final = {("home", "t1"): 10.0, ("t1", "near"): 20.0, ("home", "t2"): 12.0, ("t2", "near"): 22.0}
+USUAL_MS: Final = 60.0
+LOSS_EACH_WAY: Final = 1 - 0.8**0.5  # 20 % of the round trips
+PROBES: Final = 10  # a tick
+PREFER: Final = Remedy("prefer-t2", "near", "LOCAL_PREFERENCE", "edge", value=200.0, revert_after_ms=3000)
+LINK: Final = Remedy("standby", "near", "LINK", "links", revert_after_ms=3000)
+# Trials follow each other; nobody would have that many an hour elsewhere.
+LIMITS: Final = RemedyLimits(actions_max=1000, region_actions_max=1000, breaker_open_ms=3_600_000)
+
+
+@dataclass(slots=True)
+class Scene:
+    """The lab with all that measures, decides and acts, and what was said so far."""
+
+    lab: Lab
+    reader: TopicReader
+    actuator: ChildProcess
+    reports: list[RemedyReport] = field(default_factory=list)
+    actions: list[PathAction] = field(default_factory=list)
+
+    def hear(self, seconds: float) -> list[RemedyReport]:
+        """What is said meanwhile."""
+        record = self.reader.poll(seconds)
+        if record is None or record.value is None:
+            return []
+        said = decode(record.value, PathAction, RemedyReport)
+        if isinstance(said, PathAction):
+            self.actions.append(said)
+            return []
+        self.reports.append(said)
+        return [said]
+
+    def until(self, event: RemedyEvent, timeout_s: float) -> RemedyReport:
+        """The next report of an event."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            for report in self.hear(0.2):
+                if report.event == event:
+                    return report
+        raise AssertionError(f"no {event} in {timeout_s:g} s: {[(r.event, r.reason) for r in self.reports]}")
+
+    def seconds_to_move(self, since_s: float, timeout_s: float) -> float:
+        """Until the ping is on home's link to t2 in both directions."""
+        deadline_s = time.monotonic() + timeout_s
+        before = self._on_t2()
+        while time.monotonic() < deadline_s:
+            looked_s = time.monotonic()
+            self.hear(0.25)
+            now = self._on_t2()
+            expected = (time.monotonic() - looked_s) / 0.05
+            if all(b - a > expected / 2 and b - a >= 3 for a, b in zip(before, now, strict=True)):
+                return time.monotonic() - since_s
+            before = now
+        raise AssertionError(
+            f"packets have not moved in {timeout_s:g} s: {[(r.event, r.reason) for r in self.reports]}"
+        )
+
+    def _on_t2(self) -> list[int]:
+        return [way["sent"] for way in self.lab.link("home", "t2").counters()]
+
+    def settle(self) -> None:
+        """Heal everything, and wait until what is in place was withdrawn and the path is as usual."""
+        self.lab.link("home", "t1").heal()
+        self.lab.link("t1", "near").heal()
+        self.until(RemedyEvent.WITHDRAWN, 120)
+        deadline_s = time.monotonic() + 25  # three averaging times: the path is its own again
+        while time.monotonic() < deadline_s:
+            assert self.hear(0.5) == [], "nothing is done to a path that is well"
+
+
+@contextmanager
+def scene(kafka: Broker, folder: Path, name: str, remedy: Remedy, limits: RemedyLimits = LIMITS) -> Iterator[Scene]:
+    spec = LabSpec(
+        name=name,
+        regions=[LabRegion(id=r, latitude=0, longitude=0) for r in ("home", "near")],
+        transits=["t1", "t2"],
+        links=[LabLink(between=ends, delay_ms=delay, jitter_ms=0.1) for ends, delay in DELAY_MS.items()],
+    )
+    paths = {"home": {"near": spec.address("near")}}
+    with deciding(
+        kafka, folder, spec, paths, Policy(), probes_per_tick=PROBES, timeout_ms=500, remedies=[remedy], limits=limits,
+        topics=("path-actions",), prepare=_prepare_standby if remedy is LINK else lambda _: None,
+    ) as (lab, reader):  # fmt: skip
+        ping = ["ping", "-q", "-n", "-i", "0.05", "-I", spec.address("home"), spec.address("near")]
+        lab.run("home", ping, name="ping")
+        argv = [sys.executable, "-m", "infra.cli", "sink", "actuators", "--config", str(_actuators(lab, folder))]
+        env = {"PROXIMA_KAFKA__BOOTSTRAP": kafka.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": prefix_of(spec)}
+        log = folder / "actuators.log"
+        with ChildProcess.start(argv, name="actuators", log_path=log, env=env) as actuator:
+            made = Scene(lab, reader, actuator)
+            _wait_until_usual(made)
+            yield made
+
+
+def _prepare_standby(lab: Lab) -> None:
+    """The link to t2 is down, and would be preferred by both ends."""
+    for end, neighbor in (("home", "10.202.3.2"), ("near", "10.202.4.1")):
+        lab.routers[end].tell(
+            "configure terminal", "route-map t2-in permit 10", "set local-preference 200", "end",
+            f"clear bgp ipv4 unicast {neighbor} soft in",
+        )  # fmt: skip
+    run("ip", "-n", namespace_of(lab.spec.name, "home"), "link", "set", "dev", "l2", "down")
+    wait_until(lambda: _over_t1(lab), 20, "the routes over t1")  # t2 notices when its hold time is over
+
+
+def _over_t1(lab: Lab) -> bool:
+    """Whether both ends use t1."""
+    ways = (("home", "near", "10.202.1.2"), ("near", "home", "10.202.2.1"))
+    return all(
+        f"via {t1} " in run("ip", "-n", namespace_of(lab.spec.name, end), "route", "show", lab.spec.prefixes(other)[0])
+        for end, other, t1 in ways
+    )
+
+
+def _actuators(lab: Lab, folder: Path) -> Path:
+    """Both ends' routers, for a way back is a way too; and the standby link's device."""
+    ends = (("home", "10.202.3.2"), ("near", "10.202.4.1"))
+    routers = "".join(
+        f'[[frr.routers]]\nname = "{end}"\nvty = "{lab.routers[end].vty}"\nas_number = {lab.spec.as_number(end)}\n'
+        for end, _ in ends
+    )
+    places = "".join(
+        f'[[frr.tasks.at]]\nrouter = "{end}"\nneighbor = "{neighbor}"\nroute_map = "t2-in"\n' for end, neighbor in ends
+    )
+    config = folder / "actuators.toml"
+    config.write_text(
+        f'[actuators]\nname = "{lab.spec.name}"\nlog = "{folder}/actions.sqlite"\ndry_run = false\n'
+        "applies_per_hour_max = 1000\nregion_applies_per_hour_max = 1000\n"
+        f'[[frr]]\nname = "edge"\n{routers}'
+        '[[frr.tasks]]\nprimary = "home"\nremedy = "prefer-t2"\nkind = "LOCAL_PREFERENCE"\n'
+        f"value_min = 100\nvalue_max = 300\n{places}"
+        '[[links]]\nname = "links"\n[[links.tasks]]\nprimary = "home"\nremedy = "standby"\ndevice = "l2"\n'
+        f'namespace = "{namespace_of(lab.spec.name, "home")}"\n'
+    )
+    return config
+
+
+def _wait_until_usual(made: Scene) -> None:
+    """For so long that the path's usual latency is its own."""
+    deadline_s = time.monotonic() + 20
+    while time.monotonic() < deadline_s:
+        assert made.hear(0.5) == []
+        assert made.actuator.alive, made.actuator.log_tail()
+
+
+def _slow(lab: Lab) -> None:
+    lab.link("home", "t1").delay_ms = 3 * DELAY_MS["home", "t1"]
+    lab.link("t1", "near").delay_ms = 3 * DELAY_MS["t1", "near"]
+
+
+def _lossy(lab: Lab) -> None:
+    lab.link("t1", "near").loss_ratio = LOSS_EACH_WAY
+
+
+@pytest.mark.kafka
+@pytest.mark.timed
+@pytest.mark.parametrize(
+    ("name", "remedy", "fault"),
+    [
+        pytest.param("preferslow", PREFER, _slow, id="local-preference, delay x3"),
+        pytest.param("linkloss", LINK, _lossy, id="standby link, loss 20 %"),
+        pytest.param("preferloss", PREFER, _lossy, id="local-preference, loss 20 %", marks=SOAK),
+        pytest.param("linkslow", LINK, _slow, id="standby link, delay x3", marks=SOAK),
+    ],
+)
+def test_packets_take_the_other_way_soon_after_a_path_degrades_and_it_is_said_what_that_won(
+    kafka: Broker, tmp_path: Path, name: str, remedy: Remedy, fault: Callable[[Lab], None]
+) -> None:
+    skip_without_lab()
+    seconds, won = [], []
+    with scene(kafka, tmp_path, name, remedy) as made:
+        for trial in range(TRIALS):
+            if trial:
+                made.settle()
+            began_s = time.monotonic()
+            fault(made.lab)
+            seconds.append(made.seconds_to_move(began_s, 60))
+            verified = made.until(RemedyEvent.VERIFIED, 60)
+            assert verified.gain is not None
+            assert verified.after is not None
+            won.append(verified.reason)
+            if fault is _slow:
+                assert verified.gain > 50, verified.reason
+                assert "ms won" in verified.reason
+                assert 64 <= verified.after <= 90, "the way over t2 takes 68 ms"
+            else:
+                assert verified.metric == "loss_ratio"
+                assert verified.after < 0.05, verified.reason
+    seconds.sort()
+    p95_s = seconds[int(0.95 * (len(seconds) - 1))]
+    sys.stderr.write(
+        f"\n{name}: {len(seconds)} trials, p50 {seconds[len(seconds) // 2]:.2f} s, p95 {p95_s:.2f} s, "
+        f"worst {seconds[-1]:.2f} s; {won[-1]}\n"
+    )
+    assert p95_s <= 15
+
+
+@pytest.mark.kafka
+@pytest.mark.timed
+def test_where_both_ways_are_bad_it_is_rolled_back_and_its_breaker_opens(kafka: Broker, tmp_path: Path) -> None:
+    skip_without_lab()
+    remedy = Remedy("prefer-t2", "near", "LOCAL_PREFERENCE", "edge", value=200.0, verify_within_ms=8000)
+    limits = RemedyLimits(breaker_failures=2, breaker_open_ms=3_600_000)
+    with scene(kafka, tmp_path, "bothbad", remedy, limits) as made:
+        for ends, delay_ms in DELAY_MS.items():
+            made.lab.link(*ends).delay_ms = 3 * delay_ms
+        opened = made.until(RemedyEvent.BREAKER_OPENED, 90)
+        assert opened.breaker == "OPEN"
+        made.until(RemedyEvent.WITHDRAWN, 20)
+        made.until(RemedyEvent.UNMENDED, 20)
+        wait_until(lambda: _preference(made.lab) == [], 10, "the roll-back at both ends")
+        asked = [a.operation for a in made.actions]
+        assert asked == 2 * [Operation.APPLY, Operation.ROLL_BACK]
+        assert [r.event for r in made.reports].count(RemedyEvent.NOT_HELPED) == 2
+
+
+def _preference(lab: Lab) -> list[str]:
+    """Ends whose routers prefer t2 now."""
+    return [end for end in ("home", "near") if "local-preference" in lab.routers[end].tell("show route-map t2-in")[0]]

@@ -14,35 +14,22 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
+from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
+from infra.roles import probers, sinks
 from schemas.config import ClientConfig, Intake
 from schemas.errors import KafkaUnavailableError
-
-OK: Final = "ok"
-WARNING: Final = "warning"
-BROKEN: Final = "broken"
 
 # A tick's half: more, and a sample may be counted to the tick beside its own.
 CLOCK_WARNING_MS: Final = 500
 JAVA_VERSION_MIN: Final = 17
 _CLOCK_TRIES: Final = 5
 _TIMEOUT_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at: `found` says what is, `do` what to do if that is not fine."""
-
-    name: str
-    status: str
-    found: str
-    do: str = ""
 
 
 def examine(config: ClientConfig) -> Iterator[Finding]:
@@ -55,6 +42,7 @@ def examine(config: ClientConfig) -> Iterator[Finding]:
         yield _topics(states)
         if any(state.exists for state in states):
             yield _append_time(states)
+            yield from _roles(kafka.bootstrap, kafka.topic_prefix)
         yield _clock(kafka.bootstrap, kafka.topic_prefix)
     yield _sockets()
     yield _redis(config.redis.url, wanted="redis" in config.model_fields_set)
@@ -92,6 +80,15 @@ def _append_time(states: list[TopicState]) -> Finding:
         return Finding("append time", OK, "the brokers say when a record was appended")
     do = "with kafka-configs.sh: --alter --add-config message.timestamp.type=LogAppendTime --entity-type topics ..."
     return Finding("append time", BROKEN, f"producers say it, on {', '.join(wrong)}", do)
+
+
+def _roles(bootstrap: str, prefix: str) -> Iterator[Finding]:
+    """What those that run say of themselves; who may not read it is told so."""
+    for name, look in (("readiness", probers), ("sinks", sinks)):
+        try:
+            yield look(bootstrap, prefix)
+        except (KafkaUnavailableError, KafkaException) as error:
+            yield Finding(name, WARNING, f"cannot be looked at: {error}", "ask somebody who may read it")
 
 
 def _clock(bootstrap: str, prefix: str) -> Finding:

@@ -41,7 +41,7 @@ _METRICS: Final = {
 }
 _FACTORS: Final = {name: words for name, (words, _, _) in _METRICS.items()} | {
     "baseline": "distance and capacity",
-    "readiness": "readiness",
+    "readiness": "readiness, of which nothing was heard for a while,",
     "prediction": "predicted disruption",
 }
 _MODES: Final = {
@@ -61,6 +61,7 @@ _REASONS: Final = {
     "NO_ROUTE": "no BGP route leads there any more, and no probe says otherwise",
     "DOWN": "it does not answer",
     "VETOED": "an agent whose view has to be good cannot reach it",
+    "NOT_READY": "its last readiness check failed",
     "EJECTED": "it failed again and again, and is left out for a while",
     "STALE": "nothing has been heard of it for too long",
     "NO_DATA": "nothing has been measured of it yet",
@@ -271,11 +272,11 @@ def _standing(candidate: Candidate, *, in_use: bool) -> str:
 def _eligibility(candidate: Candidate, ranking: FailoverRanking) -> list[str]:
     found = []
     if not candidate.eligible:
-        reason = candidate.ineligible_reason or ""
+        reason, _, detail = (candidate.ineligible_reason or "").partition(": ")
         why = _REASONS.get(reason) or (f"the reason is {clean(reason)}" if reason.strip() else "no reason is given")
         drains = [d for d in ranking.directives if d.kind == "drain" and d.region == candidate.region_id]
         by = f" ({clean(drains[0].author)}: {clean(drains[0].reason)})" if reason == "DRAINED" and drains else ""
-        found.append(f"Not eligible: {why}{by}.")
+        found.append(f"Not eligible: {why}{f' ({clean(detail)})' if detail.strip() else ''}{by}.")
     if candidate.waits:
         found.append("It waits: it failed as the target and is not taken back yet, or its route has just changed.")
     return found

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from infra.kafka.reader import TopicReader
 from infra.scorecards import in_a_line
+from infra.words import clean
 from schemas.codec import decode
 from schemas.errors import CodecError
 from schemas.records import (
@@ -166,12 +167,34 @@ def paths(view: View, primary: str, now_ms: int) -> RenderableType:
             _ratio(candidate.confidence),
             _ratio(predicted.get(region, candidate.predicted_disruption)),
             _since(weights.get(region)),
-            candidate.ineligible_reason or ("in use" if region == ranking.target_region else ""),
+            (candidate.ineligible_reason or "").partition(":")[0]
+            or ("in use" if region == ranking.target_region else ""),
             style="bold" if region == ranking.target_region else "" if candidate.eligible else "dim",
         )
-    card = view.scorecards.get(primary)
-    below = [] if card is None else [Text(), Text(in_a_line(card), style="dim")]
+    below = _below(ranking, view.scorecards.get(primary))
     return Group(_headline(ranking, view.changes[primary], now_ms), Text(), table, *below)
+
+
+def _state(candidate: Candidate, ranking: FailoverRanking) -> str:
+    """In a word; what a failed check found is said below the table."""
+    reason = (candidate.ineligible_reason or "").partition(":")[0]
+    return reason or ("in use" if candidate.region_id == ranking.target_region else "")
+
+
+def _below(ranking: FailoverRanking, card: PredictionScorecard | None) -> list[Text]:
+    """Why who is not ready is not, and how the model does."""
+    said = [
+        Text(f"{clean(c.region_id)} is {clean(c.ineligible_reason or '')}", style="yellow")
+        for c in sorted(ranking.candidates, key=lambda c: c.rank)
+        if ":" in (c.ineligible_reason or "")
+    ]
+    said += [
+        Text(f"{clean(c.region_id)}: nothing was heard of its readiness for a while", style="yellow")
+        for c in sorted(ranking.candidates, key=lambda c: c.rank)
+        if c.eligible and 0 < c.readiness < 1
+    ]
+    lines = said + ([] if card is None else [Text(in_a_line(card), style="dim")])
+    return [Text(), *lines] if lines else []
 
 
 def run_view(

@@ -108,7 +108,7 @@ class Target(Section):
 
 
 class Bandwidth(Section):
-    """`[probe.bandwidth]`: trains of packets to the targets' responders (`proxima respond`)."""
+    """`[probe.bandwidth]`, `[readiness.bandwidth]`: trains of packets to targets' responders (`proxima respond`)."""
 
     every_s: float = Field(300, ge=1, le=86_400, description="each path once in so long")
     port: int = Field(7420, ge=1, le=65535, description="of the responder, at each target's address")
@@ -146,6 +146,36 @@ class Probe(Section):
 class ProbeConfig(RoleConfig):
     kafka: Kafka = Kafka()
     probe: Probe
+
+
+class Readiness(Section):
+    """`[readiness]`: one prober; whom it checks, and the limits of path and capacity, are on `failover-config`."""
+
+    agent_id: str = Field(pattern=f"^{AGENT_ID.pattern}$")
+    primary_region: str = Field(pattern=f"^{REGION_ID.pattern}$", description="where it stands")
+    period_s: float = Field(10, ge=0.2, le=3600, description="each target once in so long, all spread over it")
+    timeout_ms: int = Field(2000, ge=10, le=60_000, description="of an endpoint's whole answer, and of a connection")
+    answer_ms_max: int = Field(1000, ge=1, le=60_000, description="an answer that takes longer fails, though it comes")
+    connects: int = Field(3, ge=1, le=20, description="connections whose middle one is the latency of the path")
+    in_flight_max: int = Field(200, ge=1, le=10_000, description="endpoints asked at the same time")
+    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's (PEM)")
+    breaker_failures: int = Field(3, ge=1, le=1000, description="times without an answer, then it is not asked ...")
+    breaker_open_s: float = Field(10, gt=0, le=3600, description="... for so long, twice as long after each more ...")
+    breaker_open_s_max: float = Field(60, gt=0, le=3600, description="... and no longer than this")
+    bandwidth: Bandwidth | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.answer_ms_max > self.timeout_ms:
+            raise ValueError(f"answer_ms_max = {self.answer_ms_max} is above timeout_ms = {self.timeout_ms}")
+        if self.breaker_open_s > self.breaker_open_s_max:
+            raise ValueError("breaker_open_s is above breaker_open_s_max")
+        return self
+
+
+class ReadinessConfig(RoleConfig):
+    kafka: Kafka = Kafka()
+    readiness: Readiness
 
 
 class Routes(Section):

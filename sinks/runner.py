@@ -3,8 +3,10 @@
     poll -> decode -> drop what was handled -> Sink.add -> (nothing more comes, or enough) Sink.flush -> commit
 
 An offset is committed only after the flush that covers it, so whatever dies, nothing is lost; a record may come again,
-and a sink must not mind. While a store is down the batch is kept, the partitions are paused, and the loop goes on
-polling: the group membership lives, memory stays bounded, and the tries grow further apart. Readable records that
+and a sink must not mind. A circuit breaker is around the store: while it is open the batch is kept, the partitions are
+paused, and the loop goes on polling, so the group membership lives and memory stays bounded; half-open, one flush finds
+out, and each that fails keeps it open for longer. Its state goes into the log, and as the commits' metadata to whoever
+asks the group about its offsets (`proxima doctor`). Readable records that
 were handled before (a `sequence` at or below the last) are dropped; unreadable ones become dead letters.
 
 Some stores forget what they had confirmed: a Redis killed with `kill -9` comes back without its last second, or
@@ -14,6 +16,7 @@ goes on, however far the group's committed offset is.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -23,6 +26,7 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
+from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.codec import decode, read
 from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
 from schemas.records import DeadLetter, FailoverRanking, Record
@@ -119,7 +123,11 @@ class SinkRunner:
         """`name` gives the consumer group, `proxima-sink-NAME`: sinks of one name share the work on one store."""
         self.counts = Counts()
         self._sink, self._name, self._bootstrap = sink, name, bootstrap
-        self._batch_max, self._linger_s, self._retry_s_max = batch_max, linger_ms / 1000, retry_ms_max / 1000
+        self._batch_max, self._linger_s = batch_max, linger_ms / 1000
+        # One flush that fails is proof enough: it is tried again with the same records, and soon.
+        limits = Limits(failures=1, open_s=RETRY_MS_MIN / 1000, growth=2, open_s_max=retry_ms_max / 1000, answer_s=3600)
+        self._breaker = Breaker(f"the store of sink {name}", limits, clock=time.monotonic, on_change=self._changed)
+        self._word = _word(State.CLOSED)  # about the breaker, in the commits' metadata
         self._topics = {named(prefix, topic): TOPICS[topic] for topic in sink.topics}
         self._consumer: Any = Consumer(
             _settings(bootstrap, f"{prefix}proxima-sink-{name}")
@@ -134,17 +142,22 @@ class SinkRunner:
         self._is_committing = False
         self._is_leaving = False
         self._down_since_s: float | None = None
-        self._pause_s = 0.0  # until the next try, while the store is down
         self._owned: set[Place] = set()
         self._unplaced: set[Place] = set()  # of these: the store has yet to say where it stands
         self._next: dict[Place, int] = {}  # offset after the last record taken
         self._flushed: dict[Place, int] = {}  # ... that the store has
-        self._committed: dict[Place, int] = {}
+        self._committed: dict[Place, tuple[int, str]] = {}  # ... and what was said with it
+        self._committing = self._word
         self._sequences: dict[Place, dict[str, tuple[int, int]]] = {}
 
     def stop(self) -> None:
         """Flush, commit and leave the group, soon."""
         self._stop.set()
+
+    @property
+    def breaker(self) -> Breaker:
+        """Around the store; to be looked at."""
+        return self._breaker
 
     def run(self) -> Counts:
         """Consume until stopped. Raises KafkaUnavailableError: a right is missing, or the client gave up."""
@@ -164,7 +177,7 @@ class SinkRunner:
 
     def _leave(self) -> None:
         """Write and commit what there is, and leave the group, so that others go on at once."""
-        self._flush()
+        self._flush(self._breaker.ask())
         self._is_leaving = True
 
         def leave() -> None:
@@ -261,37 +274,35 @@ class SinkRunner:
     def _wait_s(self) -> float:
         """How long polling may block: not at all while a batch waits for more."""
         if self._down_since_s is not None:
-            return min(max(self._worked_at_s + self._pause_s - time.monotonic(), 0.0), IDLE_POLL_S)
+            return min(self._breaker.status().probe_in_s, IDLE_POLL_S)
         return 0.0 if self._waiting else IDLE_POLL_S
 
     def _is_due(self, *, more: bool) -> bool:
         """Under load batches fill up by themselves while the store writes; without load nobody should wait for one."""
         now_s = time.monotonic()
         if self._down_since_s is not None:
-            return now_s >= self._worked_at_s + self._pause_s
+            return self._breaker.state is not State.OPEN
         if self._waiting:
             return not more or self._waiting >= self._batch_max or now_s >= self._waiting_since_s + self._linger_s
         return bool(self._unplaced) or now_s >= self._worked_at_s + CHECK_EVERY_S
 
     def _work(self) -> None:
         """One try at everything that may fail; afterwards the store has what was taken, or is known to be down."""
-        if self._flush() and self._unplaced:
-            try:
-                self._place()
-            except StoreUnavailableError as error:
-                self._is_down(error)
+        permit = self._breaker.ask()
+        if permit is not None and self._flush(permit) and self._unplaced:
+            self._try_to_place()
 
-    def _flush(self) -> bool:
-        """Whether the store has all that was taken."""
+    def _flush(self, permit: Permit | None) -> bool:
+        """Whether the store has all that was taken; without a permit: the last chance, whatever the breaker says."""
         self._worked_at_s = time.monotonic()
         try:
             # In this order: a store that keeps its own position gives up the places of what it could not take.
             self._letters.confirm()
             lost = self._sink.flush()
         except (StoreUnavailableError, DeliveryError) as error:
-            self._is_down(error)
+            self._is_down(error, permit)
             return False
-        self._is_up()
+        self._is_up(permit)
         self._waiting = 0
         self.counts.flushes += 1
         self._flushed.update(self._next)
@@ -302,22 +313,46 @@ class SinkRunner:
             self._unplaced.add(place)
         return True
 
-    def _is_down(self, error: StoreUnavailableError | DeliveryError) -> None:
+    def _is_down(self, error: StoreUnavailableError | DeliveryError, permit: Permit | None) -> None:
+        if permit is not None:
+            permit.failed(str(error))
         if self._down_since_s is None:
             self._down_since_s = time.monotonic()
             self.counts.outages += 1
             log.error("%d records wait: %s", self._waiting, error)
         # Paused, not left alone: who does not poll loses the group membership, who polls gets more records.
         self._consumer.pause(self._consumer.assignment())
-        self._pause_s = min(max(2 * self._pause_s, RETRY_MS_MIN / 1000), self._retry_s_max)
 
-    def _is_up(self) -> None:
+    def _is_up(self, permit: Permit | None) -> None:
+        if permit is not None:
+            permit.passed()
+        else:
+            self._breaker.reset()
         if self._down_since_s is not None:
             log.warning("the store is back after %.1f s", time.monotonic() - self._down_since_s)
-            self._down_since_s, self._pause_s = None, 0.0
+            self._down_since_s = None
             self._consumer.resume(self._consumer.assignment())
 
+    def _changed(self, change: Change) -> None:
+        """Of the breaker: said once when it opens and closes, for between it opens with every try."""
+        if change.before is State.CLOSED or change.after is State.CLOSED:
+            log.warning("%s: its breaker is %s", change.name, change.after)
+            self._word = _word(change.after, change.reason)
+
     # -- where it reads
+
+    def _try_to_place(self) -> bool:
+        """Whether the store said where it stands."""
+        permit = self._breaker.ask()
+        if permit is None:
+            return False
+        try:
+            self._place()
+        except StoreUnavailableError as error:
+            self._is_down(error, permit)
+            return False
+        permit.passed()
+        return True
 
     def _place(self) -> None:
         """Read on where the store stands, else where we stand, else where the group does."""
@@ -332,16 +367,14 @@ class SinkRunner:
         self._owned = {(p.topic, p.partition) for p in partitions}
         self._unplaced = set(self._owned)
         self._worked_at_s = time.monotonic()
-        try:
-            self._place()
-        except StoreUnavailableError as error:
+        if not self._try_to_place():
             self._consumer.assign(partitions)
-            self._is_down(error)
+            self._consumer.pause(partitions)
 
     def _on_revoke(self, _consumer: Any, partitions: Sequence[Any]) -> None:
         if self._is_leaving:
             return  # everything is done, and maybe too late to be done again
-        if self._flush():
+        if self._flush(self._breaker.ask()):
             self._commit(wait=True)
         self._on_lost(_consumer, partitions)
 
@@ -357,18 +390,17 @@ class SinkRunner:
     def _commit_sometimes(self) -> None:
         """Not after every flush: at a low rate that is every record, and each costs the group's coordinator a write."""
         now_s = time.monotonic()
-        if self._is_committing or self._flushed == self._committed:
-            return
-        if now_s >= self._committed_at_s + COMMIT_EVERY_S:
+        if now_s >= self._committed_at_s + COMMIT_EVERY_S and not self._is_committing:
             self._committed_at_s = now_s
             self._commit(wait=False)
 
     def _commit(self, *, wait: bool) -> None:
         """Commit what the store has; a commit that fails is made good by the next."""
+        self._committing = self._word
         offsets = [
-            TopicPartition(*place, offset)
+            TopicPartition(*place, offset, self._word)
             for place, offset in self._flushed.items()
-            if self._committed.get(place) != offset
+            if self._committed.get(place) != (offset, self._word)
         ]
         if not offsets:
             return
@@ -387,7 +419,13 @@ class SinkRunner:
         for done in offsets:
             place = done.topic, done.partition
             if done.error is None and place in self._flushed:
-                self._committed[place] = done.offset
+                self._committed[place] = done.offset, self._committing
+
+
+def _word(state: State, reason: str = "") -> str:
+    """A breaker's state, as a commit's metadata (4,096 bytes at most)."""
+    said = {"breaker": state.value, "since_ms": time.time_ns() // 1_000_000, "reason": reason[:300]}
+    return json.dumps(said)
 
 
 def _at(place: Place, offset: int | None) -> Any:

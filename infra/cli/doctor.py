@@ -16,15 +16,16 @@ def doctor(
 ) -> None:
     """Find what is wrong around here, and what to do.
 
-    Looks at the broker, topics, clocks, sockets, Redis and Java. Exit code 1 when something is broken; a warning is
-    about something that not every role needs.
+    Looks at the broker, topics, readiness probers, sinks' breakers, clocks, sockets, Redis and Java. Exit code 1 when
+    something is broken; a warning is about something that not every role needs.
 
     \b
     Examples:
       proxima doctor
       proxima doctor --bootstrap broker-1:9092 --json | jq '.[] | select(.status != "ok")'
     """
-    from infra.doctor import BROKEN, examine  # noqa: PLC0415
+    from infra.doctor import examine  # noqa: PLC0415
+    from infra.findings import BROKEN  # noqa: PLC0415
 
     findings = []
     for finding in examine(client_config(bootstrap, config, prefix)):

@@ -18,6 +18,7 @@ BENCHES = (
     "probe_scale",
     "probe_syn",
     "probe_bandwidth",
+    "readiness_speed",
 )
 
 

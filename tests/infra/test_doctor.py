@@ -9,11 +9,13 @@ import pytest
 from confluent_kafka.admin import NewTopic
 
 import infra.doctor
-from infra.doctor import BROKEN, OK, WARNING, Finding, examine
+from infra.doctor import examine
+from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import admin_client
 from infra.processes import free_ports
 from infra.redis import Store
 from schemas.config import ClientConfig, Kafka, Redis
+from schemas.records import ReadinessCheck, ReadinessReport
 from schemas.topics import TOPICS, named
 from tests.infra.commands import proxima
 from tests.infra.conftest import Topics
@@ -28,7 +30,17 @@ def findings(bootstrap: str, prefix: str = "", redis_url: str | None = None) -> 
 @pytest.mark.kafka
 def test_on_a_healthy_pipeline_nothing_is_broken(topics: Topics, redis_server: Store) -> None:
     found = findings(topics.bootstrap, topics.prefix, redis_server.url)
-    assert list(found) == ["kafka", "topics", "append time", "clock", "icmp sockets", "redis", "java"]
+    assert list(found) == [
+        "kafka",
+        "topics",
+        "append time",
+        "readiness",
+        "sinks",
+        "clock",
+        "icmp sockets",
+        "redis",
+        "java",
+    ]
     assert all(f.status != BROKEN for f in found.values()), found
     for name in ("kafka", "append time", "redis"):
         assert found[name].status == OK
@@ -111,3 +123,24 @@ def test_the_command_tells_by_its_exit_code(topics: Topics) -> None:
     broken = proxima("doctor", "--prefix", "nobody-", **topics.environment)
     assert broken.returncode == 1
     assert "→ run `proxima topics create`" in broken.stdout
+
+
+@pytest.mark.kafka
+def test_probers_and_what_they_find_not_ready_are_told_with_open_breakers(topics: Topics) -> None:
+    assert findings(topics.bootstrap, topics.prefix)["readiness"].found.startswith("no prober reports")
+    now_ms = time.time_ns() // 1_000_000
+    well = ReadinessCheck("http", True, "answered 200", breaker="CLOSED")
+    ill = ReadinessCheck("http", False, "no whole answer within 2 s", breaker="OPEN")
+
+    def report(target: str, check: ReadinessCheck) -> ReadinessReport:
+        return ReadinessReport("eu-west-1", target, "p-1", now_ms, [check])
+
+    topics.publish("readiness-reports", b"nonsense", report("t-1", ill), report("t-1", well), report("t-2", well))
+    fine = findings(topics.bootstrap, topics.prefix)["readiness"]
+    assert (fine.status, fine.found.partition(",")[0]) == (OK, "p-1: 2 of 2 targets ready")
+    topics.publish("readiness-reports", report("t-2", ill))
+    found = findings(topics.bootstrap, topics.prefix)["readiness"]
+    assert found.status == WARNING
+    assert "p-1: 1 of 2 targets ready" in found.found
+    assert "eu-west-1 to t-2 is not ready by p-1 (http: no whole answer within 2 s, breaker OPEN)" in found.found
+    assert found.do

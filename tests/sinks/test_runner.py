@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer
 
+from infra.findings import OK, WARNING
 from infra.kafka.admin import admin_client, create_topics
 from infra.processes import wait_until
+from infra.roles import sinks
+from schemas.breaker import State
 from schemas.records import FailoverRanking, Reason
 from schemas.topics import named
 from tests.sinks.conftest import Pipeline
@@ -166,3 +169,25 @@ def test_two_sinks_share_the_work_and_a_handover_loses_nothing(pipeline: Pipelin
         wanted = {r.decision_id for r in published}
         wait_until(lambda: {line["decision_id"] for f in files for line in f.lines()} == wanted, 20, "every ranking")
     assert committed(pipeline.bootstrap, pipeline.prefix, "test") == ends(pipeline.bootstrap, pipeline.prefix)
+
+
+def test_an_outage_opens_the_stores_breaker_which_the_doctor_sees_and_its_return_closes_it(
+    target: Target, pipeline: Pipeline
+) -> None:
+    publish(pipeline.bootstrap, pipeline.prefix, [ranking(sequence=1)])
+    with pipeline.running(target.open(pipeline.prefix)) as runner:
+        wait_until(lambda: target.served(pipeline.prefix) == {PRIMARIES[0]: 1}, 20, "the first ranking")
+        wait_until(lambda: "closed" in sinks(pipeline.bootstrap, pipeline.prefix).found, 20, "a first commit")
+        assert runner.breaker.status().state is State.CLOSED
+        target.destroy()
+        publish(pipeline.bootstrap, pipeline.prefix, [ranking(sequence=2)])
+        wait_until(lambda: runner.breaker.status().opened > 2, 20, "some tries")
+        status = runner.breaker.status()
+        assert status.state is not State.CLOSED
+        assert status.reason
+        wait_until(lambda: sinks(pipeline.bootstrap, pipeline.prefix).status == WARNING, 20, "the doctor to see it")
+        assert "test: breaker OPEN for" in sinks(pipeline.bootstrap, pipeline.prefix).found
+        target.mend()
+        wait_until(lambda: target.served(pipeline.prefix) == {PRIMARIES[0]: 2}, 20, "the second ranking")
+        assert runner.breaker.status().state is State.CLOSED
+        wait_until(lambda: sinks(pipeline.bootstrap, pipeline.prefix).status == OK, 20, "the doctor to see that")

@@ -1,0 +1,125 @@
+"""Readiness probers and sinks as they say they are: who is there, what is not ready, and which breakers are open.
+
+A prober says it in its reports, a sink in the metadata of its group's commits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions
+
+from infra.findings import OK, WARNING, Finding
+from infra.kafka.admin import admin_client
+from infra.kafka.reader import TopicReader
+from infra.times import lasting
+from infra.words import clean, listed
+from schemas.breaker import State
+from schemas.codec import decode
+from schemas.errors import CodecError
+from schemas.records import ReadinessReport
+from schemas.topics import named
+
+_BACK: Final = 1000  # of each partition, so many of the last reports are looked at
+_READ_S: Final = 10.0
+_SILENT_MS: Final = 120_000
+_SHOWN_MAX: Final = 5
+_TIMEOUT_S: Final = 10.0
+_OPEN: Final = State.OPEN.value
+
+
+def probers(bootstrap: str, prefix: str = "") -> Finding:
+    """Readiness probers by their last reports. Raises KafkaUnavailableError."""
+    latest = _latest_reports(bootstrap, prefix)
+    if not latest:
+        return Finding("readiness", OK, "no prober reports; nobody is held to be unready")
+    now_ms = time.time_ns() // 1_000_000
+    agents: dict[str, list[tuple[int, ReadinessReport]]] = {}
+    for appended_at_ms, report in latest.values():
+        agents.setdefault(report.agent_id, []).append((appended_at_ms, report))
+    said, wrong = [], []
+    for agent, its in sorted(agents.items()):
+        age_ms = now_ms - max(at_ms for at_ms, _ in its)
+        ready = sum(report.ready for _, report in its)
+        said.append(f"{clean(agent)}: {ready} of {len(its)} targets ready, last report {lasting(max(age_ms, 0))} ago")
+        if age_ms > _SILENT_MS:
+            wrong.append(f"{clean(agent)} is silent")
+        wrong += [line for _, report in sorted(its, key=lambda pair: pair[1].target_region) for line in _unwell(report)]
+    if not wrong:
+        return Finding("readiness", OK, "; ".join(said))
+    do = "look at what is named; a target comes back by itself when its checks pass"
+    return Finding("readiness", WARNING, "; ".join([*said, _few(wrong)]), do)
+
+
+def sinks(bootstrap: str, prefix: str = "") -> Finding:
+    """Sinks' breakers, by their groups. Raises KafkaException."""
+    states = dict(_sinks(bootstrap, prefix))
+    if not states:
+        return Finding("sinks", OK, "none has committed anything")
+    unwell = [f"{name}: {said}" for name, said in sorted(states.items()) if said]
+    if not unwell:
+        return Finding("sinks", OK, f"{', '.join(sorted(states))}: breakers closed")
+    return Finding("sinks", WARNING, "; ".join(unwell), "mend the store; its sink goes on by itself where it was")
+
+
+def _latest_reports(bootstrap: str, prefix: str) -> dict[tuple[str, str, str], tuple[int, ReadinessReport]]:
+    """Of each prober, primary and target the last, and when it was appended."""
+    found: dict[tuple[str, str, str], tuple[int, ReadinessReport]] = {}
+    deadline_s = time.monotonic() + _READ_S
+    with TopicReader(bootstrap, {named(prefix, "readiness-reports"): _BACK}) as reader:
+        while not reader.at_end and time.monotonic() < deadline_s:
+            raw = reader.poll(0.1)
+            if raw is None or raw.value is None:
+                continue
+            try:
+                report = decode(raw.value, ReadinessReport)
+            except CodecError:
+                continue  # intake makes a dead letter of it
+            found[report.agent_id, report.primary_region, report.target_region] = raw.appended_at_ms, report
+    return found
+
+
+def _unwell(report: ReadinessReport) -> Iterator[str]:
+    where = f"{report.primary_region} to {report.target_region}"
+    for check in report.checks:
+        if not check.passed:
+            breaker = f", breaker {check.breaker}" if check.breaker not in ("", State.CLOSED) else ""
+            yield clean(f"{where} is not ready by {report.agent_id} ({check.name}: {check.reason}{breaker})")
+            return
+
+
+def _few(said: list[str]) -> str:
+    more = len(said) - _SHOWN_MAX
+    return listed([*said[:_SHOWN_MAX], f"{more} more"] if more > 0 else said)
+
+
+def _sinks(bootstrap: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Each sink's name, and what is wrong with its store; empty: nothing is."""
+    admin, begin = admin_client(bootstrap), f"{prefix}proxima-sink-"
+    listing = admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result()
+    groups = sorted(group.group_id for group in listing.valid if group.group_id.startswith(begin))
+    for group in groups:
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
+        places = asked[group].result().topic_partitions
+        words = [word for place in places if (word := _word(place.metadata))]
+        yield group.removeprefix(begin), _worst(words)
+
+
+def _word(metadata: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(metadata or "")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _worst(words: list[dict[str, Any]]) -> str:
+    """Of what a group's members say: the latest that a breaker is open, unless one says later that it is not."""
+    latest = max(words, key=lambda word: int(word.get("since_ms", 0)), default={})
+    if latest.get("breaker") != _OPEN:
+        return ""
+    for_ms = max(time.time_ns() // 1_000_000 - int(latest.get("since_ms", 0)), 0)
+    return f"breaker OPEN for {lasting(for_ms)} ({clean(str(latest.get('reason', '')))})"

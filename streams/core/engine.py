@@ -385,7 +385,7 @@ class FailoverEngine:
         barred = waits if unsettled is None else unsettled if waits is None else waits | unsettled
         proposal = self._proposal(ranked, orders, barred)
         self._hold, signal = self._hold.step(proposal, policy, now_ms)
-        advised = advice(news.verdict, self._hold.target, unhealthy=news.primary_unhealthy)
+        advised = advice(news.verdict, self._hold.target, orders.executed, unhealthy=news.primary_unhealthy)
         shown = Shown.of(ranked, policy, advised, self._hold.target, now_ms)
         events = [*dict.fromkeys(self._events), *self._moved(ranked, signal, before)]
         events += [e for e in changes(self._shown, shown, policy) if e not in events]
@@ -411,6 +411,7 @@ class FailoverEngine:
                 ranked,
                 self._hold.target,
                 news.verdict,
+                orders.executed,
             ),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,

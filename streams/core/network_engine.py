@@ -168,8 +168,13 @@ class NetworkEngine:
 
     @property
     def _moved(self) -> dict[str, str]:
-        """Primaries whose traffic was moved, and where; of several directives the one given last counts."""
-        return {str(d.primary_region): str(d.region) for d in self.executed.values()}
+        """Primaries whose traffic was moved, and to which candidate; of several directives the last one counts."""
+        moved = {str(d.primary_region): str(d.region) for d in self.executed.values()}
+        return {primary: region for primary, region in moved.items() if self._may_go(primary, region)}
+
+    def _may_go(self, primary: str, region: str) -> bool:
+        numbers, weight = self.graph.numbers, self.graph.edges["weight"]
+        return {primary, region} <= numbers.keys() and bool(np.isfinite(weight[numbers[primary], numbers[region]]))
 
     def _shared_risks(self, primary: str, number: int) -> tuple[list[str], list[SharedRisk]]:
         """Its candidates as they are now, and what they share."""

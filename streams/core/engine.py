@@ -62,7 +62,7 @@ from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
 from streams.core.state import from_columns, from_scalars
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
-from streams.core.verdicts import Verdicts, advice, free_of, shared_of
+from streams.core.verdicts import Verdicts, advice, free_of
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
@@ -319,7 +319,7 @@ class FailoverEngine:
             ejected=None if ejected is None else ejected.reshape(-1),
             full=full,
             demotion=_demotion(foreseen, policy),
-            shared=shared_of(verdict, self._numbers),
+            shared=self._verdicts.shared(verdict, self._numbers),
             name_order=self._name_order,
             scale=self._scale,
         )
@@ -424,7 +424,7 @@ class FailoverEngine:
         barred = waits if unsettled is None else unsettled if waits is None else waits | unsettled
         proposal = self._proposal(ranked, orders, barred)
         self._hold, signal = self._hold.step(proposal, policy, now_ms)
-        advised = advice(news.verdict, self._hold.target, unhealthy=news.primary_unhealthy)
+        advised = advice(news.verdict, self._hold.target, orders.executed, unhealthy=news.primary_unhealthy)
         shown = Shown.of(ranked, policy, advised, self._hold.target, now_ms)
         events = [*dict.fromkeys(self._events), *self._moved(ranked, signal, before)]
         events += [e for e in changes(self._shown, shown, policy) if e not in events]
@@ -450,6 +450,7 @@ class FailoverEngine:
                 ranked,
                 self._hold.target,
                 news.verdict,
+                orders.executed,
             ),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,

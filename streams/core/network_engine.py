@@ -24,7 +24,6 @@ from schemas.records import (
     Directive,
     FailoverConfiguration,
     GraphUpdate,
-    Health,
     NetworkVerdict,
     OperatorDirective,
     Record,
@@ -34,12 +33,12 @@ from schemas.records import (
 )
 from streams.core.blame import Evidence, blame, transits_of
 from streams.core.capacity import Claims
-from streams.core.graph import STALE_MS, Graph, Limits
+from streams.core.graph import STALE_MS, Graph
 from streams.core.nodes import Nodes
 from streams.core.planning import PLANNERS, Network, Planner
 from streams.core.primary_health import PrimaryHealth, observers, sentence
 from streams.core.route_table import packed, unpacked
-from streams.core.shared_risk import shared_risks
+from streams.core.shared_risk import reached_by, shared_risks
 from streams.core.suspicions import Suspicions, in_words
 from streams.core.terms import Standing, Terms
 
@@ -67,7 +66,7 @@ class NetworkEngine:
         self._shared: dict[str, tuple[list[str], list[SharedRisk]]] = {}  # by primary, of these candidates
         self._health = PrimaryHealth()
         self._nodes = Nodes()
-        self._limits: Limits | None = None  # of the graph's regions, in their order
+        self._reached: dict[str, frozenset[int]] | None = None  # by region the networks that it is reached by
         self._planners = [planner() for planner in planners]
 
     # -- taking records in ------------------------------------------------------------------------------------------
@@ -81,14 +80,14 @@ class NetworkEngine:
         before = self.standings.get(primary)
         if before is not None and update.sequence <= before.sequence:
             return []
-        turned = self.graph.put(update, now_ms)
+        turned = self.graph.put(update, self.terms.get(primary, _UNCONFIGURED), now_ms)
         self.standings[primary] = Standing.of(update, before, now_ms)
         if update.says_routes:
             self._reroute(primary, {route.region_id: route.transits for route in update.routes})
         self._grow()
         if not len(turned):
             return []
-        changed = self._health.look(self.graph, self.limits, now_ms, turned, tick=False)
+        changed = self._health.look(self.graph, self._quorum(turned), now_ms, turned, tick=False)
         names = sorted(self.graph.regions[number] for number in changed.tolist())
         return self._judge([name for name in names if name in self.standings], now_ms)
 
@@ -103,7 +102,6 @@ class NetworkEngine:
                 known = self.terms.get(record.primary_region, _UNCONFIGURED)
                 if record.based_on == known.version:
                     self.terms[record.primary_region] = Terms.of(record)
-                    self._limits = None
             case OperatorDirective():
                 self.executed.pop(record.directive_id, None)
                 if record.kind == Directive.EXECUTED and record.expires_at_ms > now_ms:
@@ -120,20 +118,22 @@ class NetworkEngine:
         self.routes[primary] = ways
         if not ways:
             del self.routes[primary]
-        self._transits, self._shared = None, {}
+        reached, self._reached = self._reached, reached_by(self.routes)
+        self._transits = None
+        self._shared.pop(primary, None)
+        if reached != self._reached:
+            self._shared = {}
 
-    @property
-    def limits(self) -> Limits:
-        """By the primaries' own policies."""
-        if self._limits is None:
-            self._limits = Limits([self.terms.get(region, _UNCONFIGURED) for region in self.graph.regions])
-        return self._limits
+    def _quorum(self, regions: Array) -> Array:
+        """(regions asked,) how many of their observers must agree, by their own policies."""
+        names = (self.graph.regions[number] for number in regions.tolist())
+        return np.array([self.terms.get(name, _UNCONFIGURED).quorum_ratio for name in names])
 
     def _grow(self) -> None:
         if len(self.graph) != len(self._health.columns["level"]):
             self._health.add(len(self.graph))
             self._nodes.add(len(self.graph))
-            self._limits = self._transits = None
+            self._transits = None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -141,12 +141,13 @@ class NetworkEngine:
         """Look at everything; returns what to publish, in order."""
         if not len(self.graph):
             return []
-        self._health.look(self.graph, self.limits, now_ms, np.arange(len(self.graph)), tick=True)
+        everywhere = np.arange(len(self.graph))
+        self._health.look(self.graph, self._quorum(everywhere), now_ms, everywhere, tick=True)
         self.executed = {i: d for i, d in self.executed.items() if d.expires_at_ms > now_ms}
         self._blame(now_ms)
         published = self._judge(sorted(self.standings), now_ms)
         if not self.muted:
-            published += self._nodes.step(self.graph, self.limits, now_ms)
+            published += self._nodes.step(self.graph, now_ms)
         for planner in self._planners:
             plans = planner.step(now_ms, self.network)
             published += [] if self.muted else plans
@@ -168,8 +169,13 @@ class NetworkEngine:
 
     @property
     def _moved(self) -> dict[str, str]:
-        """Primaries whose traffic was moved, and where; of several directives the one given last counts."""
-        return {str(d.primary_region): str(d.region) for d in self.executed.values()}
+        """Primaries whose traffic was moved, and to which candidate; of several directives the last one counts."""
+        moved = {str(d.primary_region): str(d.region) for d in self.executed.values()}
+        return {primary: region for primary, region in moved.items() if self._may_go(primary, region)}
+
+    def _may_go(self, primary: str, region: str) -> bool:
+        numbers, weight = self.graph.numbers, self.graph.edges["weight"]
+        return {primary, region} <= numbers.keys() and bool(np.isfinite(weight[numbers[primary], numbers[region]]))
 
     def _shared_risks(self, primary: str, number: int) -> tuple[list[str], list[SharedRisk]]:
         """Its candidates as they are now, and what they share."""
@@ -177,14 +183,17 @@ class NetworkEngine:
         candidates = [self.graph.regions[i] for i in numbers]
         known = self._shared.get(primary)
         if known is None or known[0] != candidates:
-            known = candidates, shared_risks(primary, candidates, self.catalogue, self.routes)
+            if self._reached is None:
+                self._reached = reached_by(self.routes)
+            ways = self.routes.get(primary, {})
+            known = candidates, shared_risks(primary, candidates, self.catalogue, ways, self._reached)
             self._shared[primary] = known
         return known
 
     @property
     def network(self) -> Network:
         """As planners see it."""
-        return Network(self.graph, self.limits, self.standings, self.terms, self.catalogue, self.verdicts)
+        return Network(self.graph, self.standings, self.terms, self.catalogue, self.verdicts)
 
     def _judge(self, primaries: Iterable[str], now_ms: int) -> list[Record]:
         """The verdicts on these that have to be said now; nothing while muted."""
@@ -200,12 +209,16 @@ class NetworkEngine:
         """What is to be said about a primary now; None: nothing new, and not long enough ago."""
         number = self.graph.numbers[primary]
         health, since_ms = self._health.of(number)
-        seen, counts = observers(self.graph, self.limits, now_ms, number)
-        before = self.verdicts.get(primary)
         faults = self.suspicions.of(primary)
         candidates, shared = self._shared_risks(primary, number)
+        allotments = claims.allotments(primary, candidates, self.catalogue)
+        before = self.verdicts.get(primary)
+        news = health, [(fault.kind, fault.name) for fault in faults], shared, allotments, moved_to
+        if before is not None and now_ms - before.decided_at_ms < HEARTBEAT_MS and news == _news(before):
+            return None
+        seen, counts = observers(self.graph, now_ms, number)
         said = [sentence(primary, health, seen, counts), in_words(primary, faults)]
-        verdict = NetworkVerdict(
+        return NetworkVerdict(
             primary_region=primary,
             sequence=max(now_ms, before.sequence + 1 if before is not None else 0),
             decided_at_ms=now_ms,
@@ -216,11 +229,9 @@ class NetworkEngine:
             reason="; ".join(part for part in said if part),
             faults=faults,
             shared=shared,
-            allotments=claims.allotments(primary, candidates, self.catalogue),
+            allotments=allotments,
             executed_to=moved_to,
         )
-        due = before is None or now_ms - before.decided_at_ms >= HEARTBEAT_MS
-        return verdict if due or before is None or _news(before) != _news(verdict) else None
 
     def unmute(self) -> None:
         """Another engine version decided before: say at once how things stand. Numbers are times: they go on."""
@@ -280,9 +291,8 @@ def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 def _news(verdict: NetworkVerdict) -> tuple[Any, ...]:
     """What has to be said at once when it changes."""
-    down = tuple(o.region_id for o in verdict.observers if o.sees == Health.DOWN)
-    faults = tuple((fault.kind, fault.name) for fault in verdict.faults)
-    return verdict.health, down, faults, verdict.shared, verdict.allotments, verdict.executed_to
+    faults = [(fault.kind, fault.name) for fault in verdict.faults]
+    return verdict.health, faults, verdict.shared, verdict.allotments, verdict.executed_to
 
 
 def _unsaid(verdict: NetworkVerdict) -> NetworkVerdict:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from schemas.records import NetworkVerdict, Record, Region
-from streams.core.graph import Graph, Limits
+from streams.core.graph import Graph
 from streams.core.mending import Mending
 from streams.core.terms import Standing, Terms
 
@@ -21,7 +21,6 @@ class Network:
     """The network as the engine sees it at a tick, to be read and not changed."""
 
     graph: Graph
-    limits: Limits  # (regions,) each, in the order of the graph's regions
     standings: Mapping[str, Standing]  # by primary: what its latest update says (target, agents)
     terms: Mapping[str, Terms]  # by primary
     catalogue: Mapping[str, Region]

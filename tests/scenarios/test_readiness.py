@@ -97,6 +97,7 @@ def test_a_target_whose_endpoint_dies_is_left_in_seconds_and_taken_back_when_it_
         with Pipeline(kafka.bootstrap, tmp_path) as pipeline, Observer(kafka.bootstrap, pipeline.prefix) as seen:
             pipeline.start()
             _configure(pipeline, endpoints)
+            pipeline.wait(lambda: PRIMARY in seen.rankings, 60, "the configuration to be in force")
             started = ("readiness", "--config", _config(tmp_path))
             log = tmp_path / "readiness.log"
             with Paths(pipeline), running(*started, log_path=log, **_environment(pipeline)) as prober:

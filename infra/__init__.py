@@ -15,7 +15,8 @@
     watch.py           the live view
     explain.py         a ranking in sentences; lookup.py finds the one of a moment, words.py writes numbers
     plot.py            the picture of a backtest; the only importer of matplotlib
-    doctor.py          what is missing here, and what to do
+    doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, findings.py is an answer
+    plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors
     examples/          a commented configuration file for every role
     compose.yaml       the same for those with containers, with Dockerfile
 

@@ -33,6 +33,7 @@ _STAND_INS: Final[Mapping[str, Any]] = {
     "primary_region": f"{_STAND_IN}-primary",
     "potential_failover_regions": [_STAND_IN],
     "region_id": _STAND_IN,
+    "url": f"tcp://{_STAND_IN}:1",
     "latitude": 0.0,
     "longitude": 0.0,
     "regions": [],

@@ -5,6 +5,8 @@
     probes/        one kind of probe a file: how one question is put to the network and timed
     agent.py       the loop of `proxima probe`: targets x methods, paced, one ProbeBatch a tick
     routes/        BGP: routes to the regions as routers' peers announce and withdraw them, by BMP or from files
+    readiness.py   the loop of `proxima readiness`: each target in its turn and on request, one report each time
+    health.py, checks.py       endpoints asked through breakers, and what was seen beside what was asked for
     pacer.py, tick.py, stalls.py, capacity.py, privileges.py       what that loop is made of
     signals.py     when a program of ours has to end
     responder.py   `proxima respond`: the far end of bandwidth trains

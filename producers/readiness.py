@@ -153,8 +153,9 @@ class ReadinessProber:
                 turn.measuring = asyncio.create_task(self._measure(turn, self._bandwidth))
                 turn.measuring.add_done_callback(self._done)
             report = await self.check(turn.target, turn.measured, requested=requested or turn.asked)
-            turn.asked = False
-            turn.wake.clear()
+            if turn.asked:  # meanwhile: this answers it
+                turn.asked = False
+                turn.wake.clear()
             self._tell(turn, report)
             self._publish(report)
 

@@ -4,6 +4,8 @@
     records.py   the same records as frozen dataclasses (a test holds them against avsc/)
     codec.py     bytes <-> records; the only importer of avro and fastavro
     validate.py  what a schema cannot say: ranges, region ids, columns of equal length
+    readiness.py the same of health endpoints and readiness reports; what a URL says
+    breaker.py   circuit breakers: a table of transitions, with a clock that is given
     topics.py    the one table of topics, and which partition a key goes to
     config.py    one TOML file a role, every mistake reported at once
     errors.py    the one tree of errors

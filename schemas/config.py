@@ -157,7 +157,7 @@ class Readiness(Section):
     timeout_ms: int = Field(2000, ge=10, le=60_000, description="of an endpoint's whole answer, and of a connection")
     answer_ms_max: int = Field(1000, ge=1, le=60_000, description="an answer that takes longer fails, though it comes")
     connects: int = Field(3, ge=1, le=20, description="connections whose middle one is the latency of the path")
-    in_flight_max: int = Field(200, ge=1, le=10_000, description="endpoints asked at the same time")
+    in_flight_max: int = Field(200, ge=1, le=10_000, description="targets checked at the same time")
     ca_file: Path | None = Field(None, description="certificates to trust instead of the system's (PEM)")
     breaker_failures: int = Field(3, ge=1, le=1000, description="times without an answer, then it is not asked ...")
     breaker_open_s: float = Field(10, gt=0, le=3600, description="... for so long, twice as long after each more ...")

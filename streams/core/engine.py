@@ -376,7 +376,7 @@ class FailoverEngine:
                 foretold=foretold(outlook, self.configuration.policy),
             )
             published.append(update)
-        advised = advice(news.verdict, self._hold.target, unhealthy=news.primary_unhealthy)
+        advised = self._advised(news)
         return [*published, *self._requests(ranked, outlook, advised, now_ms)]
 
     def _requests(
@@ -397,6 +397,10 @@ class FailoverEngine:
         for region, age_ms in self._reports.asks(best_first, policy, now_ms):
             why = f"the last report on {region} is {age_ms / 1000:.0f} s old"
             yield asked(self.primary, Worry(self._hold.target or region, region, why), policy, now_ms)
+
+    def _advised(self, news: News) -> Advice:
+        """What to do about the primary, now that the target is chosen."""
+        return advice(news.verdict, self._hold.target, news.orders.executed, unhealthy=news.primary_unhealthy)
 
     def _outlook(self, ranked: Ranked, foreseen: Foreseen) -> Outlook | None:
         """What is ahead of the target in use, while the model is trusted."""
@@ -424,7 +428,7 @@ class FailoverEngine:
         barred = waits if unsettled is None else unsettled if waits is None else waits | unsettled
         proposal = self._proposal(ranked, orders, barred)
         self._hold, signal = self._hold.step(proposal, policy, now_ms)
-        advised = advice(news.verdict, self._hold.target, orders.executed, unhealthy=news.primary_unhealthy)
+        advised = self._advised(news)
         shown = Shown.of(ranked, policy, advised, self._hold.target, now_ms)
         events = [*dict.fromkeys(self._events), *self._moved(ranked, signal, before)]
         events += [e for e in changes(self._shown, shown, policy) if e not in events]

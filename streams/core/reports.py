@@ -1,7 +1,8 @@
 """Whether a target would take the traffic, as readiness probers report it.
 
 *Not ready.* When a quorum of the probers that report on a target find that a check fails, it is not eligible, with the
-check as the reason. One prober's finding counts only where it is the only one.
+check as the reason. One prober's finding counts only where it is the only one; one that is silent is not asked for its
+opinion while others report.
 
 *Old.* When nobody has reported on a target for `readiness_stale_after_ms`, what is left of its score is
 `readiness_stale_ratio`, and it is asked for again. What was found last goes on counting.
@@ -65,13 +66,13 @@ class Reports:
         its = self._latest.get(report.target_region, {})
         if at_ms + policy.readiness_forget_ms <= now_ms or at_ms < its.get(report.agent_id, [0])[0]:
             return False
-        before = _verdict(its, policy)
+        before = _verdict(its, policy, now_ms)
         self._latest.setdefault(report.target_region, its)[report.agent_id] = [at_ms, _failed(report)]
         if len(its) > _PROBERS_MAX:
             del its[min(its, key=lambda prober: (its[prober][0], prober))]
         self._asked_at_ms.pop(report.target_region, None)
         self._standing = None
-        return (before is None) != (_verdict(its, policy) is None)
+        return (before is None) != (_verdict(its, policy, now_ms) is None)
 
     def changed(self) -> None:
         """The candidates or the policy are others now."""
@@ -127,7 +128,7 @@ class Reports:
                 continue
             if now_ms - _newest(its) >= policy.readiness_stale_after_ms:
                 log_factor[number] = math.log(policy.readiness_stale_ratio)
-            failed = _verdict(its, policy)
+            failed = _verdict(its, policy, now_ms)
             if failed is not None:
                 not_ready[number], why[region] = True, failed
         return Standing(log_factor if log_factor.any() else None, not_ready if why else None, why)
@@ -137,10 +138,12 @@ def _newest(its: Mapping[str, list[Any]]) -> int:
     return int(max(at_ms for at_ms, _ in its.values()))
 
 
-def _verdict(its: Mapping[str, list[Any]], policy: Policy) -> str | None:
+def _verdict(its: Mapping[str, list[Any]], policy: Policy, now_ms: int) -> str | None:
     """Why a quorum of the probers find it not ready, in the words of the latest of them; None: it is."""
-    failing = [(at_ms, failed) for at_ms, failed in its.values() if failed]
-    if not failing or len(failing) < needed(np.array(len(its)), policy.quorum_ratio):
+    fresh = [said for said in its.values() if now_ms - said[0] < policy.readiness_stale_after_ms]
+    counts = fresh or list(its.values())
+    failing = [(at_ms, failed) for at_ms, failed in counts if failed]
+    if not failing or len(failing) < needed(np.array(len(counts)), policy.quorum_ratio):
         return None
     return str(max(failing)[1])
 

@@ -37,25 +37,29 @@ def run() -> Iterator[dict[str, Any]]:
     """By http, by https, and where nobody ever answers."""
     logging.disable(logging.WARNING)  # of every endpoint that hangs
     folder = Path(tempfile.mkdtemp(prefix="proxima-bench-"))
-    certificate = certificate_for(_NAME, folder)
     with cluster.existing_or_started(log_dir=folder) as broker:
-        prefix = f"bench-readiness-{time.time_ns() % 1_000_000}-"
-        create_topics(broker.bootstrap, prefix=prefix)
-        for scheme, mode in (("http", "ok"), ("https", "ok"), ("http", "hangs")):
-            ports = free_ports(TARGETS)
-            files = [str(path) for path in certificate] if scheme == "https" else []
-            log = folder / f"{scheme}-{mode}.log"
-            command = [sys.executable, "-m", "tests.endpoints", mode, ",".join(map(str, ports)), *files]
-            child = ChildProcess.start(command, name="endpoints", log_path=log)
-            try:
-                wait_until(lambda log=log: log.exists() and b"ready" in log.read_bytes(), 60, "the endpoints")  # type: ignore[misc]
-                yield asyncio.run(_measured((scheme, mode), ports, certificate[0], broker.bootstrap, prefix))
-            finally:
-                child.kill()
+        for kind in (("http", "ok"), ("https", "ok"), ("http", "hangs")):
+            yield measured(kind, broker.bootstrap, folder, SECONDS)
+
+
+def measured(kind: tuple[str, str], bootstrap: str, folder: Path, seconds: float) -> dict[str, Any]:
+    """What one prober takes for endpoints of a kind (scheme, what they do), in a time after the first turns."""
+    prefix = f"bench-readiness-{time.time_ns() % 1_000_000_000}-"
+    create_topics(bootstrap, prefix=prefix)
+    ports, certificate = free_ports(TARGETS), certificate_for(_NAME, folder)
+    files = [str(path) for path in certificate] if kind[0] == "https" else []
+    log = folder / f"{prefix}.log"
+    command = [sys.executable, "-m", "tests.endpoints", kind[1], ",".join(map(str, ports)), *files]
+    child = ChildProcess.start(command, name="endpoints", log_path=log)
+    try:
+        wait_until(lambda: log.exists() and b"ready" in log.read_bytes(), 60, "the endpoints")
+        return asyncio.run(_measured(kind, ports, certificate[0], (bootstrap, prefix), seconds=seconds))
+    finally:
+        child.kill()
 
 
 async def _measured(
-    asked: tuple[str, str], ports: list[int], ca_file: Path, bootstrap: str, prefix: str
+    asked: tuple[str, str], ports: list[int], ca_file: Path, where: tuple[str, str], *, seconds: float
 ) -> dict[str, Any]:
     scheme, mode = asked
     settings = config.Readiness(agent_id="bench", primary_region="here", period_s=PERIOD_S, ca_file=ca_file)
@@ -64,7 +68,7 @@ async def _measured(
     regions = {region: Region(region, 0, 0, health=[its]) for region, its in health.items()}
     plan = Plan(FailoverConfiguration("here", list(regions), 1), regions)
     reports: list[tuple[float, ReadinessReport]] = []
-    with Publisher(bootstrap, client_id="bench", topic_prefix=prefix) as publisher:
+    with Publisher(where[0], client_id="bench", topic_prefix=where[1]) as publisher:
 
         def publish(report: ReadinessReport) -> None:
             reports.append((time.monotonic(), report))
@@ -74,7 +78,7 @@ async def _measured(
         prober.plan(plan)
         await asyncio.sleep(PERIOD_S)  # the first turns
         began_s, before_s = time.monotonic(), time.process_time()
-        await asyncio.sleep(SECONDS)
+        await asyncio.sleep(seconds)
         took_s, cpu_s = time.monotonic() - began_s, time.process_time() - before_s
         await prober.close()
     since = [report for at_s, report in reports if at_s >= began_s]
@@ -86,7 +90,7 @@ async def _measured(
         "period_s": PERIOD_S,
         "seconds": round(took_s, 1),
         "reports": len(since),
-        "every_target_in_time": len(checked) == TARGETS and min(checked.values()) >= int(SECONDS / PERIOD_S) - 1,
+        "every_target_in_time": len(checked) == TARGETS and min(checked.values()) >= round(seconds / PERIOD_S) - 1,
         "ready": sum(report.ready for report in since),
         "breakers_open": sum(report.checks[0].breaker == "OPEN" for report in since),
         "core_ratio": round(cpu_s / took_s, 3),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from infra.configuration import as_toml, checked, in_force, numbered, read_draft
 from schemas.codec import encode, to_plain
 from schemas.errors import ConfigError
-from schemas.records import FailoverConfiguration, Policy, Region, RegionCatalog
+from schemas.records import FailoverConfiguration, HealthEndpoint, Policy, Region, RegionCatalog
 from schemas.validate import mistakes
 from tests.infra.commands import fails, lines, proxima, running, succeeds
 from tests.infra.conftest import Topics
@@ -151,8 +151,29 @@ def test_any_author_survives_being_printed(tmp_path: Path, author: str) -> None:
 
 
 def test_a_catalogue_is_printed_as_a_file_that_says_the_same(tmp_path: Path) -> None:
-    catalogue = RegionCatalog(3, [Region("a", 1.5, -2.0, 'A "quoted" \\ name, ü', 0.5), Region("b", 0.0, 0.0)])
+    health = [HealthEndpoint("https://a.example.com/", 204, "b.example.com"), HealthEndpoint("tcp://192.0.2.1:1")]
+    named = Region("a", 1.5, -2.0, 'A "quoted" \\ name, ü', 0.5, health=health)
+    catalogue = RegionCatalog(3, [named, Region("b", 0.0, 0.0)])
     assert read_draft(toml(tmp_path, as_toml(catalogue))).catalogue == catalogue
+
+
+def test_every_mistake_in_a_health_endpoint_is_told_with_its_region(tmp_path: Path) -> None:
+    text = """
+        [[regions]]
+        region_id = "a"
+        latitude = 1.0
+        longitude = 2.0
+        [[regions.health]]
+        expected_status = 99
+        [[regions.health]]
+        url = "https://me:secret@a.example.com/"
+    """
+    with pytest.raises(ConfigError) as raised:
+        read_draft(toml(tmp_path, text))
+    said = "\n".join(raised.value.mistakes)
+    assert "regions[0].health[0].url is missing" in said
+    assert "expected_status 99 is not within 100 to 599" in said
+    assert "has a password or name in it" in said
 
 
 # -- compare and set

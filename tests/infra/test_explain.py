@@ -144,6 +144,7 @@ def test_a_perfect_one_costs_nothing() -> None:
         ("UNHEALTHY", "it is reported to be unhealthy"),
         ("DOWN", "it does not answer"),
         ("VETOED", "an agent whose view has to be good cannot reach it"),
+        ("NOT_READY: http: answered 500", "its last readiness check failed (http: answered 500)."),
         ("EJECTED", "it failed again and again"),
         ("STALE", "nothing has been heard of it for too long"),
         ("NO_DATA", "nothing has been measured of it yet"),
@@ -154,6 +155,11 @@ def test_a_perfect_one_costs_nothing() -> None:
 def test_why_somebody_is_not_eligible(reason: str | None, said: str) -> None:
     found = told(candidate(eligible=False, ineligible_reason=reason, normalized_score=0.0))
     assert f"1. us-east-1. Not eligible: {said}" in found
+
+
+def test_what_nothing_was_heard_of_costs_it_something_and_that_is_said() -> None:
+    said = told(candidate(contributions={"readiness": math.log(0.9)}, readiness=0.9))
+    assert "Its readiness, of which nothing was heard for a while, costs it 10 % of the score." in said
 
 
 def test_who_drained_it_and_why() -> None:

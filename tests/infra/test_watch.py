@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,16 @@ def test_a_primary_shows_every_path_with_what_was_measured() -> None:
     unmeasured = next(r for r in rows if r.startswith("2. us-east-1"))
     assert unmeasured.split()[2:] == ["0.50", "-", "-", "-", "-", "80%", "-", "none"]
     assert next(r for r in rows if r.startswith("5. sa-east-1")).endswith("NO_DATA")
+
+
+def test_who_is_not_ready_is_named_with_what_its_check_found_below_the_table() -> None:
+    first, second, *others = ranking().candidates
+    ill = replace(second, eligible=False, readiness=0.0, ineligible_reason="NOT_READY: http: answered 500\x1b[2J")
+    old = replace(first, readiness=0.9)
+    text = drawn(paths(viewed(ranking(candidates=[old, ill, *others])), P, NOW_MS))
+    assert "us-east-1 is NOT_READY: http: answered 500?[2J" in text
+    assert "eu-central-1: nothing was heard of its readiness for a while" in text
+    assert "ap-south-1:" not in text
 
 
 def test_older_weights_do_not_replace_newer() -> None:

@@ -28,6 +28,7 @@ from schemas.records import (
     Region,
     RegionCatalog,
 )
+from tests.bench import readiness_speed
 from tests.infra.commands import running, succeeds
 from tests.pipeline import Pipeline, say
 
@@ -97,6 +98,7 @@ def test_a_target_whose_endpoint_dies_is_left_in_seconds_and_taken_back_when_it_
         with Pipeline(kafka.bootstrap, tmp_path) as pipeline, Observer(kafka.bootstrap, pipeline.prefix) as seen:
             pipeline.start()
             _configure(pipeline, endpoints)
+            pipeline.wait(lambda: PRIMARY in seen.rankings, 60, "the configuration to be in force")
             started = ("readiness", "--config", _config(tmp_path))
             log = tmp_path / "readiness.log"
             with Paths(pipeline), running(*started, log_path=log, **_environment(pipeline)) as prober:
@@ -182,3 +184,14 @@ def _is_asked(pipeline: Pipeline, region: str) -> None:
     producer.produce(f"{pipeline.prefix}readiness-requests", key=PRIMARY, value=encode(request))
     assert producer.flush(30) == 0
     pipeline.wait(lambda: any(r.requested and r.target_region == region for r in _reports(pipeline)), 20, "the answer")
+
+
+@pytest.mark.kafka
+@pytest.mark.timed
+def test_five_hundred_targets_every_ten_seconds_take_a_fifth_of_a_core_at_most(kafka: Broker, tmp_path: Path) -> None:
+    """A short form of `python -m tests.bench readiness_speed`."""
+    found = readiness_speed.measured(("http", "ok"), kafka.bootstrap, tmp_path, 1.2 * readiness_speed.PERIOD_S)
+    say(json.dumps(found))
+    assert found["every_target_in_time"]
+    assert found["ready"] == found["reports"]
+    assert found["core_ratio"] <= readiness_speed.LIMIT

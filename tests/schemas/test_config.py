@@ -11,6 +11,7 @@ from infra.configuration import read_draft
 from schemas.config import (
     ClientConfig,
     ProbeConfig,
+    ReadinessConfig,
     RespondConfig,
     RoleConfig,
     RoutesConfig,
@@ -25,6 +26,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "worker.toml": WorkerConfig,
     "sink.toml": SinkConfig,
     "probe.toml": ProbeConfig,
+    "readiness.toml": ReadinessConfig,
     "routes.toml": RoutesConfig,
     "respond.toml": RespondConfig,
 }
@@ -150,7 +152,7 @@ def test_a_prefix_that_no_topic_can_begin_with_is_refused(prefix: str) -> None:
 @pytest.mark.parametrize(("file", "role"), ROLES.items())
 def test_the_examples_load_and_say_the_defaults(file: str, role: type[RoleConfig]) -> None:
     found = load(role, EXAMPLES / file, {})
-    if role not in (ProbeConfig, RoutesConfig):
+    if role not in (ProbeConfig, ReadinessConfig, RoutesConfig):
         assert found == role(), "an example that differs from the defaults should say why"
 
 
@@ -186,3 +188,10 @@ def test_a_plan_that_needs_more_probes_a_second_than_allowed_is_a_mistake(tmp_pa
     """
     (mistake,) = mistakes(ProbeConfig, written(tmp_path, text))
     assert "120 probes in 1000 ms are 120 a second, above rate_max_per_s = 100" in mistake
+
+
+def test_a_prober_whose_limits_contradict_each_other_is_a_mistake(tmp_path: Path) -> None:
+    begin = '[readiness]\nagent_id = "a"\nprimary_region = "b"\n'
+    for more, said in (("timeout_ms = 500", "answer_ms_max"), ("breaker_open_s = 90", "breaker_open_s_max")):
+        (mistake,) = mistakes(ReadinessConfig, written(tmp_path, begin + more))
+        assert said in mistake

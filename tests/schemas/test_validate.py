@@ -19,10 +19,13 @@ from schemas.records import (
     BandwidthMeasurement,
     DeadLetter,
     FailoverConfiguration,
+    HealthEndpoint,
     InjectedMetric,
     Outcome,
     Policy,
     ProbeBatch,
+    ReadinessCheck,
+    ReadinessReport,
     Region,
     RegionCatalog,
     RegionReach,
@@ -41,6 +44,8 @@ HEALTH = AgentHealth("a/1", "eu-west-1", 1_700_000_000_000, 0.0, 0, 0)
 ROUTE = Route("us-east-1", "203.0.113.0/24", [65001, 4_200_000_003], 2)
 ROUTED = RouteEvent("a/1", "eu-west-1", 1_700_000_000_000, "REACHABLE", "edge-1", "192.0.2.1", 65001,
                     routes=[ROUTE], regions=[RegionReach("us-east-1", 1)])  # fmt: skip
+CHECK = ReadinessCheck("http", False, "answered 500", "http://192.0.2.1/", 500.0, 200.0, "status", 3.5, "CLOSED")
+REPORT = ReadinessReport("eu-west-1", "us-east-1", "a/1", 1_700_000_000_000, [CHECK])
 
 
 def batch(probes: int = 3, **changed: Any) -> ProbeBatch:
@@ -54,7 +59,9 @@ def batch(probes: int = 3, **changed: Any) -> ProbeBatch:
 
 
 @pytest.mark.parametrize(
-    "record", [INJECTED, CONFIGURED, CATALOGUE, BANDWIDTH, HEALTH, ROUTED, batch()], ids=lambda r: type(r).__name__
+    "record",
+    [INJECTED, CONFIGURED, CATALOGUE, BANDWIDTH, HEALTH, ROUTED, REPORT, batch()],
+    ids=lambda r: type(r).__name__,
 )
 def test_a_good_record_has_no_mistake(record: Any) -> None:
     assert mistakes(record) == []
@@ -254,3 +261,64 @@ def test_a_prefix_belongs_to_one_region_and_there_are_not_too_many() -> None:
     assert mistakes(RegionCatalog(1, [Region("a", 1.0, 2.0, prefixes=many)])) == [
         f"the regions have {PREFIXES_MAX + 1} prefixes, {PREFIXES_MAX} at most"
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"checks": []}, "0 checks"),
+        ({"checks": [CHECK] * 65}, "65 checks"),
+        ({"checks": [replace(CHECK, name="Ä")]}, "no name of a check"),
+        ({"checks": [replace(CHECK, reason=" ")]}, "must say its reason"),
+        ({"checks": [replace(CHECK, observed=math.nan)]}, "a number that is none"),
+        ({"checks": [replace(CHECK, took_ms=math.inf)]}, "a number that is none"),
+        ({"checks": [replace(CHECK, breaker="AJAR")]}, "breaker 'AJAR' is unknown"),
+        ({"agent_id": "a b"}, "agent_id"),
+        ({"target_region": "Ü"}, "target_region"),
+        ({"observed_at_ms": -1}, "observed_at_ms"),
+    ],
+)
+def test_each_mistake_of_a_readiness_report_is_said(change: dict[str, Any], said: str) -> None:
+    assert any(said in m for m in mistakes(replace(REPORT, **change)))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://192.0.2.1/healthz",
+        "https://a.example.com",
+        "https://[2001:db8::1]:8443/x?y=1",
+        "tcp://a_b.example.com:25",
+    ],
+)
+def test_endpoints_that_can_be_asked_have_no_mistake(url: str) -> None:
+    assert mistakes(RegionCatalog(1, [Region("a", 0, 0, health=[HealthEndpoint(url)])])) == []
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        HealthEndpoint(""),
+        HealthEndpoint("a.example.com"),
+        HealthEndpoint("file:///etc/passwd"),
+        HealthEndpoint("ftp://a.example.com/"),
+        HealthEndpoint("http://"),
+        HealthEndpoint("http://-a/"),
+        HealthEndpoint("http://a:b@c/"),
+        HealthEndpoint("http://a/ b"),
+        HealthEndpoint("http://a/\r\nX: y"),
+        HealthEndpoint("http://a/#b"),
+        HealthEndpoint("http://a:99999/"),
+        HealthEndpoint("http://[::1/"),
+        HealthEndpoint("tcp://a"),
+        HealthEndpoint("tcp://a:1/b"),
+        HealthEndpoint("http://a/" + "x" * 600),
+        HealthEndpoint("http://a/", 600),
+        HealthEndpoint("http://a/", 200, "b"),
+        HealthEndpoint("https://a/", 200, "-"),
+    ],
+    ids=lambda e: e.url[:30],
+)
+def test_endpoints_that_cannot_be_asked_are_mistakes(endpoint: HealthEndpoint) -> None:
+    assert mistakes(RegionCatalog(1, [Region("a", 0, 0, health=[endpoint])])) != []
+    assert mistakes(RegionCatalog(1, [Region("a", 0, 0, health=[HealthEndpoint("tcp://a:1")] * 9)])) != []

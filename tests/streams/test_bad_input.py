@@ -36,6 +36,8 @@ from schemas.records import (
     Observation,
     PathPanes,
     ProbeBatch,
+    ReadinessCheck,
+    ReadinessReport,
     Reason,
     Region,
     RegionCatalog,
@@ -98,6 +100,12 @@ def metric(now_ms: int, **changes: Any) -> bytes:
     for name, value in raw.items():
         text = text.replace(f'"{name}": {json.dumps(good[name])}', f'"{name}": {value.decode()}')
     return text.encode()
+
+
+def report(now_ms: int, checks: list[ReadinessCheck] | None = None) -> ReadinessReport:
+    """A good readiness report, but for its checks."""
+    well = [ReadinessCheck("http", True, "answered 200")]
+    return ReadinessReport(PRIMARY, "far", "bad-prober", now_ms, well if checks is None else checks)
 
 
 def configuration(**changes: Any) -> bytes:
@@ -171,6 +179,13 @@ BAD: dict[tuple[str, Reason], dict[str, Make]] = {
     ("injected-metrics", Reason.FROM_THE_FUTURE): {
         "a metric observed an hour ahead": lambda now: metric(now, observed_at_ms=now + _HOUR_MS),
     },
+    ("readiness-reports", Reason.OUT_OF_RANGE): {
+        "a report without a check": lambda now: encode(report(now, [])),
+        "a check of NaN": lambda now: encode(report(now, [ReadinessCheck("http", True, "well", observed=math.nan)])),
+    },
+    ("readiness-reports", Reason.FROM_THE_FUTURE): {
+        "a report an hour ahead": lambda now: encode(report(now + _HOUR_MS)),
+    },
     ("failover-config", Reason.OUT_OF_RANGE): {
         "a version beyond 64 bits": lambda _: configuration(version=1 << 70),
         "an author that is no text": lambda _: configuration(author="\ud800"),
@@ -203,6 +218,9 @@ UNKNOWN: dict[tuple[str, Reason], dict[str, Make]] = {
         "a metric about a region nobody configured": lambda now: metric(now, target_region="nowhere"),
         "a metric for a primary nobody configured": lambda now: metric(now, primary_region="nobodys"),
     },
+    ("readiness-reports", Reason.UNKNOWN_REGION): {
+        "a report on a region nobody configured": lambda now: encode(replace(report(now), target_region="nowhere")),
+    },
 }
 
 
@@ -231,7 +249,7 @@ def test_each_kind_of_bad_input_is_dead_lettered_with_its_bytes_and_the_records_
         pipeline.stop()
         letters = _letters(pipeline)
         verdict = judge(pipeline, None)
-        values = {(topic, r.partition, r.offset): r for topic, _ in BAD for r in pipeline.read(topic)}
+        values = {(topic, r.partition, r.offset): r for topic, _ in (*BAD, *UNKNOWN) for r in pipeline.read(topic)}
         good = {key: pane for key, pane in judged_panes(pipeline).items() if key[1] == f"agent-{PRIMARY}"}
 
     same_panes(feed.panes, good)

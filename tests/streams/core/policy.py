@@ -53,4 +53,7 @@ STATED: Final = Policy(
     disruption_ticks=2,
     prediction_weight=0.9,
     alarm_probability=0.25,
+    readiness_stale_after_ms=30_000,
+    readiness_stale_ratio=0.9,
+    readiness_forget_ms=600_000,
 )

@@ -103,6 +103,16 @@ def test_of_several_probers_one_alone_is_no_fact_and_a_quorum_is() -> None:
     assert ranking.target_region == "t-2"
 
 
+def test_a_prober_that_fell_silent_holds_up_no_quorum_while_another_reports() -> None:
+    story = begun()
+    story.say(report(story, ready=True, prober="p-2"))
+    for _ in range(STALE_S + 1):
+        story.say(report(story, ready=True))
+        run_reported(story, 1)
+    (ranking,) = story.say(report(story))
+    assert ranking.target_region == "t-2"
+
+
 def test_down_and_then_not_ready_is_one_failure_and_no_flapping() -> None:
     """Whoever fails twice is left out for a while after it recovers; this has failed once."""
     story = begun()

@@ -154,6 +154,10 @@ def test_an_action_survives_kill_9_of_worker_and_actuator_and_is_done_once(kafka
         assert all(len(values) == 1 for values in contents.values()), "no number got a second content"
 
 
+def _is_ordered(provider: Simulator) -> bool:
+    return any(request["method"] == "PUT" for request in provider.seen()["requests"])
+
+
 def _events(pipeline: Pipeline) -> list[str]:
     return [s.event for _, s in _said(pipeline) if isinstance(s, RemedyReport)]
 

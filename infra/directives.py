@@ -50,6 +50,7 @@ def sentence(d: OperatorDirective) -> str:
         Directive.PIN: f"the target of {d.primary_region} is {d.region}",
         Directive.DRAIN: f"{nobody} {d.region}",
         Directive.FREEZE: f"the target {whose} stays as it is",
+        Directive.EXECUTED: f"the traffic of {d.primary_region} was moved to {d.region}",
         Directive.STOP_ACTIONS: f"no path {whose} is acted upon",
     }.get(Directive(d.kind), d.kind)
 

@@ -13,6 +13,7 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from infra.network_words import network_sentences
 from infra.scorecards import in_a_line
 from infra.times import clock, lasting
 from infra.words import clean, listed, number, percent, two_numbers
@@ -21,6 +22,7 @@ from schemas.records import (
     DirectiveInForce,
     FailoverRanking,
     Flip,
+    NetworkVerdict,
     PathWeight,
     PathWeights,
     PredictionScorecard,
@@ -43,6 +45,7 @@ _FACTORS: Final = {name: words for name, (words, _, _) in _METRICS.items()} | {
     "baseline": "distance and capacity",
     "readiness": "readiness",
     "prediction": "predicted disruption",
+    "shared_risk": "shared risk",
 }
 _MODES: Final = {
     "NORMAL": "there is fresh data, and somebody is eligible",
@@ -63,6 +66,7 @@ _REASONS: Final = {
     "VETOED": "an agent whose view has to be good cannot reach it",
     "EJECTED": "it failed again and again, and is left out for a while",
     "STALE": "nothing has been heard of it for too long",
+    "NO_CAPACITY": "what others take of it, or counted on before, leaves too little for this primary's load",
     "NO_DATA": "nothing has been measured of it yet",
 }
 _DIRECTIVES: Final = {
@@ -70,6 +74,7 @@ _DIRECTIVES: Final = {
     "drain": "{region} is drained",
     "freeze": "the target is frozen",
     "stop-actions": "no path is acted upon",
+    "executed": "the traffic was moved to {region}",
 }
 
 
@@ -108,6 +113,8 @@ class Explanation:
     directive_sentences: list[str]
     suspect_agents: list[str]
     scorecard: PredictionScorecard | None
+    network_sentences: list[str]
+    verdict: NetworkVerdict | None
 
     def facts(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -115,11 +122,16 @@ class Explanation:
 
 
 def explain(
-    ranking: FailoverRanking, weights: PathWeights | None, now_ms: int, card: PredictionScorecard | None = None
+    ranking: FailoverRanking,
+    weights: PathWeights | None,
+    now_ms: int,
+    card: PredictionScorecard | None = None,
+    verdict: NetworkVerdict | None = None,
 ) -> Explanation:
     """The ranking as it stands at `now_ms` (Unix, ms); never raises for a valid record.
 
     `weights`: the same primary's paths when it was decided; None: measured values are left out. `card`: of its model.
+    `verdict`: what the whole network said then; None: nothing.
     """
     paths = _paths(weights)
     age_ms = now_ms - ranking.decided_at_ms
@@ -150,6 +162,8 @@ def explain(
         directive_sentences=[_directive(d, now_ms) for d in ranking.directives],
         suspect_agents=list(ranking.suspect_agents),
         scorecard=card,
+        network_sentences=[] if verdict is None else network_sentences(verdict),
+        verdict=verdict,
     )
 
 
@@ -166,6 +180,9 @@ def text(explanation: Explanation, width: int = WIDTH) -> str:
     if explanation.directive_sentences:
         orders = "\n".join(_wrapped(f"- {s}", width, "  ") for s in explanation.directive_sentences)
         head.append(f"Operators' directives in force:\n{orders}")
+    if explanation.network_sentences:
+        network = "\n".join(_wrapped(f"- {s}", width, "  ") for s in explanation.network_sentences)
+        head.append(f"What the whole network says:\n{network}")
     places = [
         _wrapped(f"{p.rank}. {' '.join(p.sentences)}", width, " " * (len(str(p.rank)) + 2)) for p in explanation.places
     ]

@@ -10,7 +10,7 @@ from infra.history import records
 from infra.kafka.reader import offsets_at
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.records import FailoverRanking, PathWeights, PredictionScorecard
+from schemas.records import FailoverRanking, NetworkVerdict, PathWeights, PredictionScorecard
 from schemas.topics import named, partition_of
 
 # So far back from the moment it is looked, one after the other; None: everything that is kept.
@@ -19,7 +19,7 @@ _WINDOWS_MS: Final = (120_000, 7_200_000, 2 * 86_400_000, None)
 _WRITTEN_LATER_MS: Final = 300_000
 _SCORED_WITHIN_MS: Final = 600_000
 _END_MS: Final = 1 << 60
-R = TypeVar("R", FailoverRanking, PathWeights, PredictionScorecard)
+R = TypeVar("R", FailoverRanking, PathWeights, PredictionScorecard, NetworkVerdict)
 
 
 class Lookup:
@@ -54,6 +54,14 @@ class Lookup:
             if found.scored_at_ms <= at_ms and (best is None or found.scored_at_ms >= best.scored_at_ms):
                 best = found
         return best
+
+    def verdict(self, at_ms: int) -> NetworkVerdict | None:
+        """What the whole network said about it at a moment; None when nothing was, or it was stale."""
+        best: NetworkVerdict | None = None
+        for found in self._records(NetworkVerdict, "network-verdicts", at_ms, _WINDOWS_MS[0]):
+            if found.decided_at_ms <= at_ms and (best is None or found.sequence > best.sequence):
+                best = found
+        return best if best is not None and at_ms < best.decided_at_ms + best.stale_after_ms else None
 
     def _records(self, cls: type[R], topic: str, at_ms: int | None, window_ms: int | None) -> Iterator[R]:
         """Appended within a window before a moment (None: now), or shortly after it."""

@@ -28,6 +28,7 @@ from schemas.records import (
     DisruptionPrediction,
     Event,
     FailoverRanking,
+    NetworkVerdict,
     PathWeight,
     PathWeights,
     PredictionScorecard,
@@ -37,7 +38,7 @@ from schemas.topics import named
 # Of each partition, so many of the last records are read at the start: enough for every primary's heartbeat.
 _RANKINGS_BACK: Final = 200
 _PATHS_BACK: Final = 50
-_OF_PATHS: Final = ("path-weights", "disruption-predictions", "prediction-scorecards")
+_OF_PATHS: Final = ("path-weights", "disruption-predictions", "prediction-scorecards", "network-verdicts")
 _CANDIDATES_SHOWN: Final = 3
 _PIPED_WIDTH: Final = 140
 _WIDE: Final = 110
@@ -56,6 +57,8 @@ _PATH_COLUMNS: Final = (
 # Published though nothing that people would call a change has happened.
 _ROUTINE: Final = {Event.HEARTBEAT, Event.SCORE_MOVED}
 _MODE_STYLES: Final = {"NORMAL": "green", "THIN": "yellow", "PANIC": "bold red"}
+_HEALTH_STYLES: Final = {"DEGRADED": "yellow", "DOWN": "bold red"}
+_SHOWN: Final = (FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard, NetworkVerdict)
 _ADVICE_STYLES: Final = {"HOLD": "", "PREPARE": "yellow", "FAIL_OVER": "bold red"}
 
 
@@ -68,11 +71,12 @@ class View:
         self.weights: dict[str, PathWeights] = {}
         self.predictions: dict[str, DisruptionPrediction] = {}
         self.scorecards: dict[str, PredictionScorecard] = {}
+        self.verdicts: dict[str, NetworkVerdict] = {}
 
     def take(self, value: bytes) -> bool:
         """Fold a record in; True when somebody who looks now and then should look now."""
         try:
-            record = decode(value, FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard)
+            record = decode(value, *_SHOWN)
         except CodecError:
             return False  # a sink has made a dead letter of it
         primary = record.primary_region
@@ -83,6 +87,10 @@ class View:
         if isinstance(record, DisruptionPrediction):
             if primary not in self.predictions or record.predicted_at_ms >= self.predictions[primary].predicted_at_ms:
                 self.predictions[primary] = record
+            return False
+        if isinstance(record, NetworkVerdict):
+            if primary not in self.verdicts or record.sequence > self.verdicts[primary].sequence:
+                self.verdicts[primary] = record
             return False
         if isinstance(record, PredictionScorecard):
             if primary not in self.scorecards or record.scored_at_ms >= self.scorecards[primary].scored_at_ms:
@@ -171,6 +179,9 @@ def paths(view: View, primary: str, now_ms: int) -> RenderableType:
         )
     card = view.scorecards.get(primary)
     below = [] if card is None else [Text(), Text(in_a_line(card), style="dim")]
+    verdict = view.verdicts.get(primary)
+    if verdict is not None:
+        below += [Text(), Text(verdict.reason, style=_HEALTH_STYLES.get(verdict.health, "dim"))]
     return Group(_headline(ranking, view.changes[primary], now_ms), Text(), table, *below)
 
 
@@ -231,9 +242,7 @@ def read_until_now(reader: TopicReader, view: View, primary: str | None, timeout
 def _starts(prefix: str, primary: str | None) -> dict[str, int]:
     starts = {named(prefix, "failover-rankings"): _RANKINGS_BACK}
     if primary is not None:
-        starts |= {
-            named(prefix, t): _PATHS_BACK for t in ("path-weights", "disruption-predictions", "prediction-scorecards")
-        }
+        starts |= {named(prefix, t): _PATHS_BACK for t in _OF_PATHS}
     return starts
 
 

@@ -46,6 +46,7 @@ Example:
     group.command()(drain)
     group.command()(freeze)
     group.command(name="stop-actions")(stop_actions)
+    group.command()(executed)
     group.command()(lift)
     group.command(name="list")(list_)
     app.add_typer(group, name="direct")
@@ -124,6 +125,27 @@ def stop_actions(
     client = client_config(bootstrap, config, prefix)
     directive = _new(
         "stop-actions", primary, None, lasts=lasts, because=because, directive_id=directive_id, author=author
+    )
+    _send(client, directive, timeout_s, as_json=as_json)
+
+
+def executed(
+    primary: Primary, region: Region, *, lasts: For, because: Because, directive_id: Id = None, author: Author = None,
+    timeout_s: Timeout = 30.0, prefix: Prefix = None, bootstrap: Bootstrap = None, config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say that a failover has happened: a primary's traffic was moved to a region.
+
+    Its load is there then, and other primaries count on that capacity no more; it is advised to fail over no further
+    as long as that region is its target. Lift it when the traffic is back.
+
+    \b
+    Example:
+      proxima direct executed eu-west-1 eu-central-1 --for 1d --because "eu-west-1 lost its power"
+    """
+    client = client_config(bootstrap, config, prefix)
+    directive = _new(
+        "executed", primary, region, lasts=lasts, because=because, directive_id=directive_id, author=author
     )
     _send(client, directive, timeout_s, as_json=as_json)
 

@@ -31,7 +31,8 @@ def explain(
     """Say in sentences where traffic would go, why, and what would change it.
 
     Every candidate with what its place is due to, the smallest change that would put it first, who is not eligible and
-    why, how well its model predicts, operators' directives, and how old and how sure it all is.
+    why, what the whole network says of the primary (who sees it, whose fault, what is shared), how well its model
+    predicts, operators' directives, and how old and how sure it all is.
 
     \b
     Examples:
@@ -57,7 +58,8 @@ def explain(
         )
     weights = lookup.weights(ranking.decided_at_ms)
     card = lookup.scorecard(ranking.decided_at_ms)
-    found = words.explain(ranking, weights, time.time_ns() // 1_000_000 if at_ms is None else at_ms, card)
+    verdict = lookup.verdict(ranking.decided_at_ms)
+    found = words.explain(ranking, weights, time.time_ns() // 1_000_000 if at_ms is None else at_ms, card, verdict)
     if as_json:
         say_json(finite(found.facts()))
     else:

@@ -26,6 +26,7 @@ class Orders:
     drained: frozenset[str]
     frozen: bool
     shown: list[DirectiveInForce]
+    executed: str | None = None  # where the primary's traffic was moved to
 
 
 NO_ORDERS: Final = Orders(None, frozenset(), frozen=False, shown=[])
@@ -72,11 +73,12 @@ class Directives:
         """What they come to now, for these candidates."""
         if not self._given:
             return NO_ORDERS
-        given = self._given.values()
+        given = list(self._given.values())
         pins = [d.region for d in given if d.kind == Directive.PIN and d.region in candidates]
         return Orders(
             pinned=pins[-1] if pins else None,
             drained=frozenset(d.region for d in given if d.kind == Directive.DRAIN and d.region is not None),
+            executed=next((d.region for d in reversed(given) if d.kind == Directive.EXECUTED), None),
             frozen=any(d.kind == Directive.FREEZE for d in given),
             shown=[
                 DirectiveInForce(d.directive_id, d.kind, d.region, d.expires_at_ms, d.author, d.reason) for d in given

@@ -152,6 +152,7 @@ class FailoverEngine:
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
+        self._graph_says.route(event)
         if event.kind != RouteChange.PEER_UP:
             concerned = [self._numbers[r.region_id] for r in event.regions if r.region_id in self._numbers]
             self._predictor.route_changed(concerned, self.configuration.policy, now_ms)
@@ -389,7 +390,7 @@ class FailoverEngine:
         barred = waits if unsettled is None else unsettled if waits is None else waits | unsettled
         proposal = self._proposal(ranked, orders, barred)
         self._hold, signal = self._hold.step(proposal, policy, now_ms)
-        advised = advice(news.verdict, self._hold.target, unhealthy=news.primary_unhealthy)
+        advised = advice(news.verdict, self._hold.target, orders.executed, unhealthy=news.primary_unhealthy)
         shown = Shown.of(ranked, policy, advised, self._hold.target, now_ms)
         events = [*dict.fromkeys(self._events), *self._moved(ranked, signal, before)]
         events += [e for e in changes(self._shown, shown, policy) if e not in events]
@@ -415,6 +416,7 @@ class FailoverEngine:
                 ranked,
                 self._hold.target,
                 news.verdict,
+                orders.executed,
             ),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,
@@ -559,7 +561,7 @@ class FailoverEngine:
         foresight = scalars.get("foresight", {}), _part(arrays, "foresight.")
         engine._foresight = Foresight.load(*foresight, len(engine.candidates), MODEL)
         engine._readiness = Readiness(**scalars.get("readiness", {}))
-        engine._graph_says = GraphSays(**scalars.get("graph_says", {}))
+        engine._graph_says = GraphSays.load(scalars.get("graph_says", {}))
         damping = _part(arrays, "damping.")
         engine._damping = Damping.load(damping) if damping else engine._damping
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]

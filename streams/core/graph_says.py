@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 
-from schemas.records import Array, GraphUpdate
+from schemas.records import Array, GraphUpdate, RouteEvent
 from streams.core.numbers import significant
 from streams.core.ranking import Ranked
+from streams.core.transits import Transits
+
+_ROUTES_AGAIN_MS: Final = 60_000
 
 
 @dataclass(slots=True)
 class GraphSays:
-    """`sequence`: of the last update. It is a time, the journal's, so that no other engine version repeats it."""
+    """`sequence`: of the last update. It is a time, the journal's, so that no other engine version repeats it.
+
+    Routes are said when they change, and again after `_ROUTES_AGAIN_MS`, for an overview that lost some.
+    """
 
     sequence: int = 0
+    routes_at_ms: int = 0  # when they were said last; 0: they have to be said
+    transits: Transits = field(default_factory=Transits)
+
+    def route(self, event: RouteEvent) -> None:
+        """What BGP says."""
+        if self.transits.take(event):
+            self.routes_at_ms = 0
 
     def update(
         self,
@@ -35,6 +48,9 @@ class GraphSays:
         `foretold`: the target whose path a trusted model says will be disrupted soon.
         """
         self.sequence = max(self.sequence + 1, now_ms)
+        says_routes = now_ms - self.routes_at_ms >= _ROUTES_AGAIN_MS
+        if says_routes:
+            self.routes_at_ms = now_ms
         m = ranked.metrics
         fresh = m.trusted & (m.age_ms <= ranked.policy.stale_after_ms)
         state = fresh * GraphUpdate.FRESH + m.down * GraphUpdate.DOWN + ranked.eligible * GraphUpdate.ELIGIBLE
@@ -59,9 +75,16 @@ class GraphSays:
             targets=ranked.regions,
             agents=sorted(set(agents).difference(ranked.suspects)),
             silent_agents=list(ranked.suspects),
+            says_routes=says_routes,
+            routes=self.transits.ways() if says_routes else [],
             **GraphUpdate.packed(state=np.asarray(state, np.uint8), **columns),
         )
 
     def save(self) -> dict[str, Any]:
         """Plain data for a snapshot."""
-        return asdict(self)
+        return {"sequence": self.sequence, "routes_at_ms": self.routes_at_ms, "transits": self.transits.save()}
+
+    @classmethod
+    def load(cls, plain: Mapping[str, Any]) -> GraphSays:
+        """The state again."""
+        return cls(plain.get("sequence", 0), plain.get("routes_at_ms", 0), Transits(plain.get("transits")))

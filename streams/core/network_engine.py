@@ -21,18 +21,26 @@ import numpy as np
 from schemas.codec import from_plain, to_plain
 from schemas.records import (
     Array,
+    Directive,
     FailoverConfiguration,
     GraphUpdate,
     Health,
     NetworkVerdict,
+    OperatorDirective,
     Record,
     Region,
     RegionCatalog,
+    SharedRisk,
 )
-from streams.core.graph import Graph, Limits
+from streams.core.blame import Evidence, blame, transits_of
+from streams.core.capacity import Claims
+from streams.core.graph import STALE_MS, Graph, Limits
 from streams.core.nodes import Nodes
 from streams.core.planning import PLANNERS, Network, Planner
 from streams.core.primary_health import PrimaryHealth, observers, sentence
+from streams.core.route_table import packed, unpacked
+from streams.core.shared_risk import shared_risks
+from streams.core.suspicions import Suspicions, in_words
 from streams.core.terms import Standing, Terms
 
 NETWORK_ENGINE_VERSION: Final = "1"
@@ -52,6 +60,11 @@ class NetworkEngine:
         self.terms: dict[str, Terms] = {}
         self.standings: dict[str, Standing] = {}
         self.verdicts: dict[str, NetworkVerdict] = {}  # as last published
+        self.routes: dict[str, dict[str, list[int]]] = {}  # of each primary with monitors, the networks on its ways
+        self.executed: dict[str, OperatorDirective] = {}  # by id: failovers that have happened
+        self.suspicions = Suspicions()
+        self._transits: dict[str, tuple[Array, Array]] | None = None
+        self._shared: dict[str, tuple[list[str], list[SharedRisk]]] = {}  # by primary, of these candidates
         self._health = PrimaryHealth()
         self._nodes = Nodes()
         self._limits: Limits | None = None  # of the graph's regions, in their order
@@ -69,13 +82,15 @@ class NetworkEngine:
         if before is not None and update.sequence <= before.sequence:
             return []
         turned = self.graph.put(update, now_ms)
-        self._grow()
         self.standings[primary] = Standing.of(update, before, now_ms)
+        if update.says_routes:
+            self._reroute(primary, {route.region_id: route.transits for route in update.routes})
+        self._grow()
         if not len(turned):
             return []
         changed = self._health.look(self.graph, self.limits, now_ms, turned, tick=False)
         names = sorted(self.graph.regions[number] for number in changed.tolist())
-        return self._said([v for name in names if (v := self._verdict(name, now_ms)) is not None])
+        return self._judge([name for name in names if name in self.standings], now_ms)
 
     def take(self, record: Record, key: str, now_ms: int) -> list[str]:
         """Anything else that the journal says; returns why it counts for nothing, if somebody has to be told."""
@@ -83,15 +98,29 @@ class NetworkEngine:
             case RegionCatalog() if record.version > self.catalogue_version:
                 self.catalogue_version = record.version
                 self.catalogue = {r.region_id: r for r in record.regions}
+                self._transits, self._shared = None, {}
             case FailoverConfiguration():
                 known = self.terms.get(record.primary_region, _UNCONFIGURED)
                 if record.based_on == known.version:
                     self.terms[record.primary_region] = Terms.of(record)
                     self._limits = None
+            case OperatorDirective():
+                self.executed.pop(record.directive_id, None)
+                if record.kind == Directive.EXECUTED and record.expires_at_ms > now_ms:
+                    self.executed[record.directive_id] = record
             case _:
                 pass
         told = [planner.take(record, key, now_ms) for planner in self._planners]
         return [why for why in told if why is not None]
+
+    def _reroute(self, primary: str, ways: dict[str, list[int]]) -> None:
+        if ways == self.routes.get(primary, {}):
+            return
+        self.graph.add(ways)
+        self.routes[primary] = ways
+        if not ways:
+            del self.routes[primary]
+        self._transits, self._shared = None, {}
 
     @property
     def limits(self) -> Limits:
@@ -104,7 +133,7 @@ class NetworkEngine:
         if len(self.graph) != len(self._health.columns["level"]):
             self._health.add(len(self.graph))
             self._nodes.add(len(self.graph))
-            self._limits = None
+            self._limits = self._transits = None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -113,8 +142,9 @@ class NetworkEngine:
         if not len(self.graph):
             return []
         self._health.look(self.graph, self.limits, now_ms, np.arange(len(self.graph)), tick=True)
-        verdicts = [self._verdict(primary, now_ms) for primary in sorted(self.standings)]
-        published: list[Record] = self._said([v for v in verdicts if v is not None])
+        self.executed = {i: d for i, d in self.executed.items() if d.expires_at_ms > now_ms}
+        self._blame(now_ms)
+        published = self._judge(sorted(self.standings), now_ms)
         if not self.muted:
             published += self._nodes.step(self.graph, self.limits, now_ms)
         for planner in self._planners:
@@ -122,17 +152,64 @@ class NetworkEngine:
             published += [] if self.muted else plans
         return published
 
+    def _blame(self, now_ms: int) -> None:
+        if self._transits is None:
+            self._transits = transits_of(self.graph, self.catalogue, self.routes)
+        current = [p for p in self.standings if now_ms - self.graph.updated_at_ms[self.graph.numbers[p]] <= STALE_MS]
+        silent = {p: self.standings[p].silent_agents for p in current if self.standings[p].silent_agents}
+        blamed = blame(
+            self.graph,
+            Evidence.of(self.graph, now_ms),
+            silent=silent,
+            mute=frozenset(p for p in silent if not self.standings[p].agents),
+            transits=self._transits,
+        )
+        self.suspicions.step(blamed, now_ms)
+
+    @property
+    def _moved(self) -> dict[str, str]:
+        """Primaries whose traffic was moved, and to which candidate; of several directives the last one counts."""
+        moved = {str(d.primary_region): str(d.region) for d in self.executed.values()}
+        return {primary: region for primary, region in moved.items() if self._may_go(primary, region)}
+
+    def _may_go(self, primary: str, region: str) -> bool:
+        numbers, weight = self.graph.numbers, self.graph.edges["weight"]
+        return {primary, region} <= numbers.keys() and bool(np.isfinite(weight[numbers[primary], numbers[region]]))
+
+    def _shared_risks(self, primary: str, number: int) -> tuple[list[str], list[SharedRisk]]:
+        """Its candidates as they are now, and what they share."""
+        numbers = np.flatnonzero(np.isfinite(self.graph.edges["weight"][number])).tolist()
+        candidates = [self.graph.regions[i] for i in numbers]
+        known = self._shared.get(primary)
+        if known is None or known[0] != candidates:
+            known = candidates, shared_risks(primary, candidates, self.catalogue, self.routes)
+            self._shared[primary] = known
+        return known
+
     @property
     def network(self) -> Network:
         """As planners see it."""
         return Network(self.graph, self.limits, self.standings, self.terms, self.catalogue, self.verdicts)
 
-    def _verdict(self, primary: str, now_ms: int) -> NetworkVerdict | None:
+    def _judge(self, primaries: Iterable[str], now_ms: int) -> list[Record]:
+        """The verdicts on these that have to be said now; nothing while muted."""
+        moved = self._moved
+        claims = Claims(self.terms, self.standings, moved)
+        verdicts = [v for p in primaries if (v := self._verdict(p, now_ms, claims, moved.get(p))) is not None]
+        if self.muted:
+            return []
+        self.verdicts |= {verdict.primary_region: verdict for verdict in verdicts}
+        return list(verdicts)
+
+    def _verdict(self, primary: str, now_ms: int, claims: Claims, moved_to: str | None) -> NetworkVerdict | None:
         """What is to be said about a primary now; None: nothing new, and not long enough ago."""
         number = self.graph.numbers[primary]
         health, since_ms = self._health.of(number)
         seen, counts = observers(self.graph, self.limits, now_ms, number)
         before = self.verdicts.get(primary)
+        faults = self.suspicions.of(primary)
+        candidates, shared = self._shared_risks(primary, number)
+        said = [sentence(primary, health, seen, counts), in_words(primary, faults)]
         verdict = NetworkVerdict(
             primary_region=primary,
             sequence=max(now_ms, before.sequence + 1 if before is not None else 0),
@@ -141,17 +218,14 @@ class NetworkEngine:
             health=str(health),
             health_since_ms=since_ms,
             observers=seen,
-            reason=sentence(primary, health, seen, counts),
+            reason="; ".join(part for part in said if part),
+            faults=faults,
+            shared=shared,
+            allotments=claims.allotments(primary, candidates, self.catalogue),
+            executed_to=moved_to,
         )
         due = before is None or now_ms - before.decided_at_ms >= HEARTBEAT_MS
         return verdict if due or before is None or _news(before) != _news(verdict) else None
-
-    def _said(self, verdicts: list[NetworkVerdict]) -> list[Record]:
-        """Take note of what is published; nothing while muted."""
-        if self.muted:
-            return []
-        self.verdicts |= {verdict.primary_region: verdict for verdict in verdicts}
-        return list(verdicts)
 
     def unmute(self) -> None:
         """Another engine version decided before: say at once how things stand. Numbers are times: they go on."""
@@ -166,6 +240,7 @@ class NetworkEngine:
         graph, arrays = self.graph.save()
         arrays = {f"graph.{name}": value for name, value in arrays.items()}
         arrays |= {f"health.{name}": value for name, value in self._health.save().items()}
+        arrays |= {f"routes.{name}": value for name, value in packed(self.routes, self.graph.numbers).items()}
         arrays |= {f"nodes.{name}": value for name, value in self._nodes.save().items()}
         scalars = {
             "graph": graph,
@@ -174,6 +249,8 @@ class NetworkEngine:
             "terms": {primary: asdict(terms) for primary, terms in self.terms.items()},
             "standings": {primary: standing.plain() for primary, standing in self.standings.items()},
             "verdicts": [to_plain(verdict) for verdict in self.verdicts.values()],
+            "executed": [to_plain(directive) for directive in self.executed.values()],
+            "suspicions": self.suspicions.save(),
             "planners": {planner.name: planner.save() for planner in self._planners},
         }
         return scalars, arrays
@@ -192,6 +269,10 @@ class NetworkEngine:
         engine.standings = {p: Standing.from_plain(plain) for p, plain in scalars["standings"].items()}
         verdicts = [from_plain(NetworkVerdict, verdict) for verdict in scalars["verdicts"]]
         engine.verdicts = {verdict.primary_region: verdict for verdict in verdicts}
+        engine.routes = unpacked(_part(arrays, "routes."), engine.graph.regions)
+        directives = [from_plain(OperatorDirective, directive) for directive in scalars["executed"]]
+        engine.executed = {directive.directive_id: directive for directive in directives}
+        engine.suspicions = Suspicions.load(scalars["suspicions"])
         for planner in engine._planners:
             if planner.name in scalars["planners"]:
                 planner.load(scalars["planners"][planner.name])

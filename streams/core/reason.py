@@ -58,7 +58,9 @@ def sentence(
     return f"{target} is kept: {first} is better by {short}"
 
 
-def and_what_the_network_says(said: str, ranked: Ranked, target: str | None, verdict: NetworkVerdict | None) -> str:
+def and_what_the_network_says(
+    said: str, ranked: Ranked, target: str | None, verdict: NetworkVerdict | None, executed: str | None
+) -> str:
     """The sentence, and what the verdict adds: what the target shares, who ranks behind for sharing, the primary."""
     more = [said]
     common = shares(verdict, target, None) if target is not None else ""
@@ -66,7 +68,7 @@ def and_what_the_network_says(said: str, ranked: Ranked, target: str | None, ver
         more.append(f"{target} {common}")
     if behind := _behind(ranked, verdict):
         more.append(behind)
-    if unwell := evidence(verdict):
+    if unwell := evidence(verdict, executed):
         more.append(unwell)
     return "; ".join(more)
 

@@ -70,25 +70,27 @@ class Verdicts:
 
 
 def _of_weight(verdict: NetworkVerdict) -> tuple[Any, ...]:
-    return verdict.health, verdict.shared, verdict.allotments, verdict.executed_to
+    return verdict.health, verdict.shared, verdict.allotments
 
 
-def advice(verdict: NetworkVerdict | None, target: str | None, *, unhealthy: bool) -> Advice:
-    """What the primary's health asks for; `unhealthy`: somebody injected so, which is a suspicion and no verdict."""
-    if verdict is not None and verdict.health == Health.DOWN and (target is None or verdict.executed_to != target):
+def advice(verdict: NetworkVerdict | None, target: str | None, executed: str | None, *, unhealthy: bool) -> Advice:
+    """What the primary's health asks for; nothing once its traffic was moved (`executed`) to the target in use.
+
+    `unhealthy`: somebody injected so, which is a suspicion and no verdict.
+    """
+    if executed is not None and executed == target:
+        return Advice.HOLD
+    health = Health.UNKNOWN if verdict is None else verdict.health
+    if health == Health.DOWN:
         return Advice.FAIL_OVER
-    moved = verdict is not None and target is not None and verdict.executed_to == target
-    unwell = verdict is not None and verdict.health in (Health.DEGRADED, Health.DOWN)
-    return Advice.PREPARE if (unwell or unhealthy) and not moved else Advice.HOLD
+    return Advice.PREPARE if unhealthy or health == Health.DEGRADED else Advice.HOLD
 
 
-def evidence(verdict: NetworkVerdict | None) -> str:
+def evidence(verdict: NetworkVerdict | None, executed: str | None) -> str:
     """Who saw what, for a ranking's reason; empty: nothing is wrong with the primary."""
-    if verdict is None:
-        return ""
-    moved = f"its traffic was moved to {verdict.executed_to}" if verdict.executed_to else ""
-    unwell = verdict.reason if verdict.health in (Health.DEGRADED, Health.DOWN) else ""
-    return "; ".join(said for said in (unwell, moved) if said)
+    unwell = verdict is not None and verdict.health in (Health.DEGRADED, Health.DOWN)
+    said = [verdict.reason] if verdict is not None and unwell else []
+    return "; ".join([*said, *([f"its traffic was moved to {executed}"] if executed is not None else [])])
 
 
 def shared_of(verdict: NetworkVerdict | None, numbers: Mapping[str, int]) -> Shared | None:

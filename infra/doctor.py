@@ -44,6 +44,8 @@ def examine(config: ClientConfig) -> Iterator[Finding]:
             yield _append_time(states)
             yield from _roles(kafka.bootstrap, kafka.topic_prefix)
         yield _clock(kafka.bootstrap, kafka.topic_prefix)
+        if all(state.exists for state in states):
+            yield from _remedies(kafka.bootstrap, kafka.topic_prefix)
     yield _sockets()
     yield _redis(config.redis.url, wanted="redis" in config.model_fields_set)
     yield _java()
@@ -136,6 +138,18 @@ def _clock_offset(bootstrap: str, topic: str) -> list[tuple[float, float]]:
         producer.produce(topic, value=b"tick", on_delivery=delivered)
         producer.flush(_TIMEOUT_S / _CLOCK_TRIES)
     return found
+
+
+def _remedies(bootstrap: str, prefix: str) -> Iterator[Finding]:
+    """What acts upon paths, by what it said last."""
+    from infra.doctor_actuators import actuators, remedies  # noqa: PLC0415
+
+    for name, look, do in (
+        ("actuators", actuators, "look at what they reach: routers, links, providers; a breaker tries by itself again"),
+        ("remedies", remedies, "`proxima explain PRIMARY` tells the rest; docs/remedies.md says what to do"),
+    ):
+        is_well, found = look(bootstrap, prefix)
+        yield Finding(name, OK if is_well else WARNING, found, "" if is_well else do)
 
 
 def _sockets() -> Finding:

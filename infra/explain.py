@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from infra.network_words import network_sentences
+from infra.remedy_words import remedy_sentences
 from infra.scorecards import in_a_line
 from infra.times import clock, lasting
 from infra.words import clean, listed, number, percent, two_numbers
@@ -26,6 +28,7 @@ from schemas.records import (
     PathWeight,
     PathWeights,
     PredictionScorecard,
+    RemedyReport,
 )
 
 WIDTH: Final = 79
@@ -116,6 +119,8 @@ class Explanation:
     scorecard: PredictionScorecard | None
     network_sentences: list[str]
     verdict: NetworkVerdict | None
+    remedy_sentences: list[str]
+    remedies: list[RemedyReport]
 
     def facts(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -128,11 +133,13 @@ def explain(
     now_ms: int,
     card: PredictionScorecard | None = None,
     verdict: NetworkVerdict | None = None,
+    *,
+    remedies: Sequence[RemedyReport] = (),
 ) -> Explanation:
     """The ranking as it stands at `now_ms` (Unix, ms); never raises for a valid record.
 
     `weights`: the same primary's paths when it was decided; None: measured values are left out. `card`: of its model.
-    `verdict`: what the whole network said then; None: nothing.
+    `verdict`: what the whole network said then; None: nothing. `remedies`: what was last said of each.
     """
     paths = _paths(weights)
     age_ms = now_ms - ranking.decided_at_ms
@@ -165,6 +172,8 @@ def explain(
         scorecard=card,
         network_sentences=[] if verdict is None else network_sentences(verdict),
         verdict=verdict,
+        remedy_sentences=remedy_sentences(remedies, now_ms),
+        remedies=list(remedies),
     )
 
 
@@ -184,6 +193,9 @@ def text(explanation: Explanation, width: int = WIDTH) -> str:
     if explanation.network_sentences:
         network = "\n".join(_wrapped(f"- {s}", width, "  ") for s in explanation.network_sentences)
         head.append(f"What the whole network says:\n{network}")
+    if explanation.remedy_sentences:
+        remedies = "\n".join(_wrapped(f"- {s}", width, "  ") for s in explanation.remedy_sentences)
+        head.append(f"What was done to paths:\n{remedies}")
     places = [
         _wrapped(f"{p.rank}. {' '.join(p.sentences)}", width, " " * (len(str(p.rank)) + 2)) for p in explanation.places
     ]

@@ -8,9 +8,10 @@ from typing import Final, TypeVar
 
 from infra.history import records
 from infra.kafka.reader import offsets_at
+from infra.remedy_words import latest
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.records import FailoverRanking, NetworkVerdict, PathWeights, PredictionScorecard
+from schemas.records import FailoverRanking, NetworkVerdict, PathWeights, PredictionScorecard, RemedyReport
 from schemas.topics import named, partition_of
 
 # So far back from the moment it is looked, one after the other; None: everything that is kept.
@@ -19,7 +20,7 @@ _WINDOWS_MS: Final = (120_000, 7_200_000, 2 * 86_400_000, None)
 _WRITTEN_LATER_MS: Final = 300_000
 _SCORED_WITHIN_MS: Final = 600_000
 _END_MS: Final = 1 << 60
-R = TypeVar("R", FailoverRanking, PathWeights, PredictionScorecard, NetworkVerdict)
+R = TypeVar("R", FailoverRanking, PathWeights, PredictionScorecard, NetworkVerdict, RemedyReport)
 
 
 class Lookup:
@@ -62,6 +63,11 @@ class Lookup:
             if found.decided_at_ms <= at_ms and (best is None or found.sequence > best.sequence):
                 best = found
         return best if best is not None and at_ms < best.decided_at_ms + best.stale_after_ms else None
+
+    def remedies(self, at_ms: int) -> list[RemedyReport]:
+        """What was last said of each remedy at a moment, of what was said within two days before."""
+        said = self._records(RemedyReport, "path-actions", at_ms, _WINDOWS_MS[2])
+        return latest(report for report in said if report.at_ms <= at_ms)
 
     def _records(self, cls: type[R], topic: str, at_ms: int | None, window_ms: int | None) -> Iterator[R]:
         """Appended within a window before a moment (None: now), or shortly after it."""

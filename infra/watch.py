@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.kafka.reader import TopicReader
+from infra.remedy_words import latest, remedy_sentences
 from infra.scorecards import in_a_line
 from infra.words import clean
 from schemas.codec import decode
@@ -33,13 +34,16 @@ from schemas.records import (
     PathWeight,
     PathWeights,
     PredictionScorecard,
+    RemedyReport,
 )
 from schemas.topics import named
 
 # Of each partition, so many of the last records are read at the start: enough for every primary's heartbeat.
 _RANKINGS_BACK: Final = 200
 _PATHS_BACK: Final = 50
-_OF_PATHS: Final = ("path-weights", "disruption-predictions", "prediction-scorecards", "network-verdicts")
+_OF_PATHS: Final = (
+    "path-weights", "disruption-predictions", "prediction-scorecards", "network-verdicts", "path-actions",
+)  # fmt: skip
 _CANDIDATES_SHOWN: Final = 3
 _PIPED_WIDTH: Final = 140
 _WIDE: Final = 110
@@ -59,7 +63,9 @@ _PATH_COLUMNS: Final = (
 _ROUTINE: Final = {Event.HEARTBEAT, Event.SCORE_MOVED}
 _MODE_STYLES: Final = {"NORMAL": "green", "THIN": "yellow", "PANIC": "bold red"}
 _HEALTH_STYLES: Final = {"DEGRADED": "yellow", "DOWN": "bold red"}
-_SHOWN: Final = (FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard, NetworkVerdict)
+_SHOWN: Final = (
+    FailoverRanking, PathWeights, DisruptionPrediction, PredictionScorecard, NetworkVerdict, RemedyReport,
+)  # fmt: skip
 _ADVICE_STYLES: Final = {"HOLD": "", "PREPARE": "yellow", "FAIL_OVER": "bold red"}
 
 
@@ -73,6 +79,7 @@ class View:
         self.predictions: dict[str, DisruptionPrediction] = {}
         self.scorecards: dict[str, PredictionScorecard] = {}
         self.verdicts: dict[str, NetworkVerdict] = {}
+        self.remedies: dict[str, list[RemedyReport]] = {}  # the last of each remedy
 
     def take(self, value: bytes) -> bool:
         """Fold a record in; True when somebody who looks now and then should look now."""
@@ -89,6 +96,9 @@ class View:
             if primary not in self.predictions or record.predicted_at_ms >= self.predictions[primary].predicted_at_ms:
                 self.predictions[primary] = record
             return False
+        if isinstance(record, RemedyReport):
+            self.remedies[primary] = latest([*self.remedies.get(primary, []), record])
+            return self.remedies[primary][0] is record
         if isinstance(record, NetworkVerdict):
             if primary not in self.verdicts or record.sequence > self.verdicts[primary].sequence:
                 self.verdicts[primary] = record
@@ -182,6 +192,8 @@ def paths(view: View, primary: str, now_ms: int) -> RenderableType:
     verdict = view.verdicts.get(primary)
     if verdict is not None:
         below += [Text(), Text(verdict.reason, style=_HEALTH_STYLES.get(verdict.health, "dim"))]
+    remedies = remedy_sentences(view.remedies.get(primary, []), now_ms)
+    below += [Text(), *(Text(said) for said in remedies)] if remedies else []
     return Group(_headline(ranking, view.changes[primary], now_ms), Text(), table, *below)
 
 

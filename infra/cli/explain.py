@@ -59,7 +59,8 @@ def explain(
     weights = lookup.weights(ranking.decided_at_ms)
     card = lookup.scorecard(ranking.decided_at_ms)
     verdict = lookup.verdict(ranking.decided_at_ms)
-    found = words.explain(ranking, weights, time.time_ns() // 1_000_000 if at_ms is None else at_ms, card, verdict)
+    now_ms = time.time_ns() // 1_000_000 if at_ms is None else at_ms
+    found = words.explain(ranking, weights, now_ms, card, verdict, remedies=lookup.remedies(now_ms))
     if as_json:
         say_json(finite(found.facts()))
     else:

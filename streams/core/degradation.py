@@ -67,8 +67,9 @@ class Degradation:
             self.baseline_ms = min(sight.usual_ms, sight.latency_ms * policy.disruption_latency_ratio)
 
     def is_bad(self, policy: Policy) -> bool:
-        """So often in a row that it is no accident."""
-        return self.bad >= policy.disruption_ticks + (LOSS_TICKS_MORE if self.metric == LOSS else 0)
+        """So often in a row that it is no accident, of a path that was seen to be well before."""
+        needed = policy.disruption_ticks + (LOSS_TICKS_MORE if self.metric == LOSS else 0)
+        return not math.isnan(self.baseline_ms) and self.bad >= needed
 
     def limit_ms(self, policy: Policy) -> float:
         """Latency above which the path is bad; NaN while nothing is known."""

@@ -88,3 +88,14 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Signal], Step]] = {
 BUSY: Final = frozenset((Phase.PLANNED, Phase.VERIFYING, Phase.ROLLING_BACK))
 # What an actuator was asked for is there, or may be.
 IN_PLACE: Final = frozenset((Phase.PLANNED, Phase.VERIFYING, Phase.HELD, Phase.ROLLING_BACK, Phase.STRANDED))
+
+
+def drawing() -> str:
+    """The table as lines for people, for docs/remedies.md."""
+    width = max(len(f"{phase} + {signal}") for phase, signal in TRANSITIONS)
+    lines = []
+    for (phase, signal), step in TRANSITIONS.items():
+        does = "" if step.operation is None else f", asks for {step.operation}"
+        counts = ", a failure" if step.failed else ""
+        lines.append(f"{f'{phase} + {signal}':<{width}}  ->  {step.phase}{does}{counts}: says {step.event}")
+    return "\n".join(lines)

@@ -156,7 +156,7 @@ def test_the_examples_load_and_say_the_defaults(file: str, role: type[RoleConfig
         assert found == role(), "an example that differs from the defaults should say why"
 
 
-@pytest.mark.parametrize("file", ["regions.toml", "config.toml"])
+@pytest.mark.parametrize("file", ["regions.toml", "config.toml", "remedies.toml"])
 def test_the_examples_of_what_decides_have_no_mistake(file: str) -> None:
     draft = read_draft(EXAMPLES / file)
     assert draft.catalogue is not None or draft.configurations

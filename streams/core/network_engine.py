@@ -12,18 +12,23 @@ Kafka and has no clock: `now_ms` is journal time.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
-from typing import Any, Final
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from schemas.codec import from_plain, to_plain
 from schemas.records import (
+    Allotment,
     Array,
     Directive,
     FailoverConfiguration,
+    Fault,
     GraphUpdate,
+    Health,
     NetworkVerdict,
     OperatorDirective,
     Record,
@@ -45,7 +50,28 @@ from streams.core.terms import Standing, Terms
 NETWORK_ENGINE_VERSION: Final = "1"
 HEARTBEAT_MS: Final = 10_000  # of verdicts
 STALE_AFTER_MS: Final = 3 * HEARTBEAT_MS
+VERDICTS_PER_TICK: Final = 64  # but what is said of health, which is said at once
 _UNCONFIGURED: Final = Terms()
+
+
+class _Said(NamedTuple):
+    """What was said of a primary last; `news`: what has to be said at once when it changes, health first."""
+
+    sequence: int
+    at_ms: int
+    news: list[Any]
+
+
+class _Findings(NamedTuple):
+    """What there is to say of a primary."""
+
+    health: Health
+    since_ms: int
+    faults: list[Fault]
+    shared: list[SharedRisk]
+    allotments: list[Allotment]
+    executed_to: str | None
+    news: list[Any]
 
 
 class NetworkEngine:
@@ -58,12 +84,12 @@ class NetworkEngine:
         self.catalogue_version = 0
         self.terms: dict[str, Terms] = {}
         self.standings: dict[str, Standing] = {}
-        self.verdicts: dict[str, NetworkVerdict] = {}  # as last published
+        self._said: dict[str, _Said] = {}  # by primary
         self.routes: dict[str, dict[str, list[int]]] = {}  # of each primary with monitors, the networks on its ways
         self.executed: dict[str, OperatorDirective] = {}  # by id: failovers that have happened
         self.suspicions = Suspicions()
         self._transits: dict[str, tuple[Array, Array]] | None = None
-        self._shared: dict[str, tuple[list[str], list[SharedRisk]]] = {}  # by primary, of these candidates
+        self._shared: dict[str, tuple[list[str], list[SharedRisk], str]] = {}  # by primary, of these candidates
         self._health = PrimaryHealth()
         self._nodes = Nodes()
         self._reached: dict[str, frozenset[int]] | None = None  # by region the networks that it is reached by
@@ -177,66 +203,77 @@ class NetworkEngine:
         numbers, weight = self.graph.numbers, self.graph.edges["weight"]
         return {primary, region} <= numbers.keys() and bool(np.isfinite(weight[numbers[primary], numbers[region]]))
 
-    def _shared_risks(self, primary: str, number: int) -> tuple[list[str], list[SharedRisk]]:
-        """Its candidates as they are now, and what they share."""
-        numbers = np.flatnonzero(np.isfinite(self.graph.edges["weight"][number])).tolist()
+    def _shared_risks(self, primary: str) -> tuple[list[str], list[SharedRisk], str]:
+        """Its candidates as they are now, what they share, and a digest of that."""
+        numbers = np.flatnonzero(np.isfinite(self.graph.edges["weight"][self.graph.numbers[primary]])).tolist()
         candidates = [self.graph.regions[i] for i in numbers]
         known = self._shared.get(primary)
         if known is None or known[0] != candidates:
             if self._reached is None:
                 self._reached = reached_by(self.routes)
-            ways = self.routes.get(primary, {})
-            known = candidates, shared_risks(primary, candidates, self.catalogue, ways, self._reached)
+            risks = shared_risks(primary, candidates, self.catalogue, self.routes.get(primary, {}), self._reached)
+            text = json.dumps([to_plain(risk) for risk in risks]).encode()
+            known = candidates, risks, blake2b(text, digest_size=8).hexdigest()
             self._shared[primary] = known
         return known
 
     @property
     def network(self) -> Network:
         """As planners see it."""
-        return Network(self.graph, self.standings, self.terms, self.catalogue, self.verdicts)
+        return Network(self.graph, self.standings, self.terms, self.catalogue)
 
     def _judge(self, primaries: Iterable[str], now_ms: int) -> list[Record]:
-        """The verdicts on these that have to be said now; nothing while muted."""
-        moved = self._moved
-        claims = Claims(self.terms, self.standings, moved)
-        verdicts = [v for p in primaries if (v := self._verdict(p, now_ms, claims, moved.get(p))) is not None]
+        """The verdicts on these that have to be said now, as many as a tick may have; nothing while muted."""
         if self.muted:
             return []
-        self.verdicts |= {verdict.primary_region: verdict for verdict in verdicts}
-        return list(verdicts)
+        moved = self._moved
+        claims = Claims(self.terms, self.standings, moved)
+        due: list[tuple[bool, int, str, _Findings]] = []
+        for primary in primaries:
+            findings = self._findings(primary, claims, moved.get(primary))
+            said = self._said.get(primary)
+            if said is None or findings.news != said.news or now_ms - said.at_ms >= HEARTBEAT_MS:
+                turned = said is None or said.news[0] != findings.news[0]
+                due.append((not turned, 0 if said is None else said.at_ms, primary, findings))
+        due.sort(key=lambda each: each[:3])  # health first, then what has waited longest
+        urgent = sum(not each[0] for each in due)
+        return [self._verdict(primary, f, now_ms) for _, _, primary, f in due[: max(VERDICTS_PER_TICK, urgent)]]
 
-    def _verdict(self, primary: str, now_ms: int, claims: Claims, moved_to: str | None) -> NetworkVerdict | None:
-        """What is to be said about a primary now; None: nothing new, and not long enough ago."""
-        number = self.graph.numbers[primary]
-        health, since_ms = self._health.of(number)
+    def _findings(self, primary: str, claims: Claims, moved_to: str | None) -> _Findings:
+        """What there is to say of a primary, but for who sees it."""
+        health, since_ms = self._health.of(self.graph.numbers[primary])
         faults = self.suspicions.of(primary)
-        candidates, shared = self._shared_risks(primary, number)
+        candidates, shared, digest = self._shared_risks(primary)
         allotments = claims.allotments(primary, candidates, self.catalogue)
-        before = self.verdicts.get(primary)
-        news = health, [(fault.kind, fault.name) for fault in faults], shared, allotments, moved_to
-        if before is not None and now_ms - before.decided_at_ms < HEARTBEAT_MS and news == _news(before):
-            return None
-        seen, counts = observers(self.graph, now_ms, number)
-        said = [sentence(primary, health, seen, counts), in_words(primary, faults)]
+        blamed = [[fault.kind, fault.name] for fault in faults]
+        news = [str(health), blamed, digest, [to_plain(each) for each in allotments], moved_to]
+        return _Findings(health, since_ms, faults, shared, allotments, moved_to, news)
+
+    def _verdict(self, primary: str, found: _Findings, now_ms: int) -> NetworkVerdict:
+        before = self._said.get(primary)
+        seen, counts = observers(self.graph, now_ms, self.graph.numbers[primary])
+        reason = [sentence(primary, found.health, seen, counts), in_words(primary, found.faults)]
+        sequence = max(now_ms, before.sequence + 1 if before is not None else 0)
+        self._said[primary] = _Said(sequence, now_ms, found.news)
         return NetworkVerdict(
             primary_region=primary,
-            sequence=max(now_ms, before.sequence + 1 if before is not None else 0),
+            sequence=sequence,
             decided_at_ms=now_ms,
             stale_after_ms=STALE_AFTER_MS,
-            health=str(health),
-            health_since_ms=since_ms,
+            health=str(found.health),
+            health_since_ms=found.since_ms,
             observers=seen,
-            reason="; ".join(part for part in said if part),
-            faults=faults,
-            shared=shared,
-            allotments=allotments,
-            executed_to=moved_to,
+            reason="; ".join(part for part in reason if part),
+            faults=found.faults,
+            shared=found.shared,
+            allotments=found.allotments,
+            executed_to=found.executed_to,
         )
 
     def unmute(self) -> None:
         """Another engine version decided before: say at once how things stand. Numbers are times: they go on."""
         self.muted = False
-        self.verdicts = {p: _unsaid(v) for p, v in self.verdicts.items()}
+        self._said = {primary: said._replace(news=[None]) for primary, said in self._said.items()}
         self._nodes.forget()
 
     # -- state ------------------------------------------------------------------------------------------------------
@@ -254,7 +291,7 @@ class NetworkEngine:
             "catalogue": [to_plain(region) for region in self.catalogue.values()],
             "terms": {primary: asdict(terms) for primary, terms in self.terms.items()},
             "standings": {primary: standing.plain() for primary, standing in self.standings.items()},
-            "verdicts": [to_plain(verdict) for verdict in self.verdicts.values()],
+            "said": self._said,
             "executed": [to_plain(directive) for directive in self.executed.values()],
             "suspicions": self.suspicions.save(),
             "planners": {planner.name: planner.save() for planner in self._planners},
@@ -273,8 +310,7 @@ class NetworkEngine:
         engine.catalogue = {region.region_id: region for region in regions}
         engine.terms = {primary: Terms(**terms) for primary, terms in scalars["terms"].items()}
         engine.standings = {p: Standing.from_plain(plain) for p, plain in scalars["standings"].items()}
-        verdicts = [from_plain(NetworkVerdict, verdict) for verdict in scalars["verdicts"]]
-        engine.verdicts = {verdict.primary_region: verdict for verdict in verdicts}
+        engine._said = {primary: _Said(*said) for primary, said in scalars["said"].items()}
         engine.routes = unpacked(_part(arrays, "routes."), engine.graph.regions)
         directives = [from_plain(OperatorDirective, directive) for directive in scalars["executed"]]
         engine.executed = {directive.directive_id: directive for directive in directives}
@@ -287,14 +323,3 @@ class NetworkEngine:
 
 def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def _news(verdict: NetworkVerdict) -> tuple[Any, ...]:
-    """What has to be said at once when it changes."""
-    faults = [(fault.kind, fault.name) for fault in verdict.faults]
-    return verdict.health, faults, verdict.shared, verdict.allotments, verdict.executed_to
-
-
-def _unsaid(verdict: NetworkVerdict) -> NetworkVerdict:
-    """Said so long ago that it has to be said anew."""
-    return replace(verdict, decided_at_ms=verdict.decided_at_ms - HEARTBEAT_MS)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from schemas.records import NetworkVerdict, Record, Region
+from schemas.records import Record, Region
 from streams.core.graph import Graph
 from streams.core.mending import Mending
 from streams.core.terms import Standing, Terms
@@ -24,7 +24,6 @@ class Network:
     standings: Mapping[str, Standing]  # by primary: what its latest update says (target, agents)
     terms: Mapping[str, Terms]  # by primary
     catalogue: Mapping[str, Region]
-    verdicts: Mapping[str, NetworkVerdict]  # by primary: as last published
 
 
 class Planner(Protocol):

@@ -244,13 +244,15 @@ async def _until_signalled(role: config.ReadinessConfig, subscribe: Subscribe) -
             publisher.publish("readiness-reports", settings.primary_region, report, droppable=True)
 
         prober = ReadinessProber(settings, publish, health, bandwidth)
-        unsubscribe = subscribe(
-            lambda plan: _call(loop, prober.plan, plan), lambda request: _call(loop, prober.request, request)
-        )
         try:
-            await prober.run(stop)
+            unsubscribe = subscribe(
+                lambda plan: _call(loop, prober.plan, plan), lambda request: _call(loop, prober.request, request)
+            )
+            try:
+                await prober.run(stop)
+            finally:
+                await asyncio.to_thread(unsubscribe)
         finally:
-            await asyncio.to_thread(unsubscribe)
             await prober.close()
 
 

@@ -29,12 +29,15 @@ from schemas.records import (
     Event,
     FailoverConfiguration,
     FailoverRanking,
+    HealthEndpoint,
     InjectedMetric,
     Observation,
     OperatorDirective,
     Outcome,
     Policy,
     ProbeBatch,
+    ReadinessCheck,
+    ReadinessReport,
     Record,
     Region,
     RegionCatalog,
@@ -70,6 +73,8 @@ _POLICY = Policy(
     ejection_forgive_ms=60_000,
     dwell_ms=4000,
     dwell_min_ms=2000,
+    readiness_stale_after_ms=9000,
+    readiness_forget_ms=40_000,
 )
 _SECONDS = 240
 
@@ -95,15 +100,17 @@ def test_the_journal_here_is_worth_folding() -> None:
     predictions = [decode(o.value, DisruptionPrediction) for o in outputs if o.topic == "disruption-predictions"]
     assert {e for r in rankings for e in r.events} >= set(Event) - {Event.GAP, Event.ADVICE_CHANGED} - _OF_TRUST
     assert {c.ineligible_reason for r in rankings for c in r.candidates} >= {
-        "DOWN", "DRAINED", "EJECTED", "NO_DATA", "STALE", "UNHEALTHY", "VETOED", None
+        "DOWN", "DRAINED", "EJECTED", "NO_DATA", "STALE", "UNHEALTHY", "VETOED", None,
+        "NOT_READY: http: answered 500",
     }  # fmt: skip
+    assert 0.9 in {c.readiness for r in rankings for c in r.candidates}
     assert {d.kind for r in rankings for d in r.directives} == {Directive.PIN, Directive.DRAIN, Directive.FREEZE}
     assert any(c.waits for r in rankings for c in r.candidates)
     assert any(r.suspect_agents for r in rankings)
     assert all(any(f"{word} by ops" in r.reason for r in rankings) for word in ("pinned", "frozen"))
     assert {o.topic for o in outputs} == {
-        "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "dead-letters",
-        "graph-updates",
+        "failover-rankings", "path-weights", "disruption-predictions", "prediction-scorecards", "readiness-requests",
+        "dead-letters", "graph-updates",
     }  # fmt: skip
     assert max(p.labels_learnt for p in predictions) > 100
     assert len({p.probability for prediction in predictions for p in prediction.paths}) > 50
@@ -276,7 +283,9 @@ class _Script:
         self._offsets: dict[str, int] = defaultdict(int)
         self._now_ms = _START_MS
         places = {"alpha": (0, 0), "beta": (3, 3), "near": (5, 5), "middle": (15, 15), "far": (-20, 40)}
-        self._say("failover-config", None, RegionCatalog(1, [Region(n, *p) for n, p in places.items()]))
+        health = [HealthEndpoint("tcp://192.0.2.1:443")]
+        regions = [Region(name, *place, health=health) for name, place in places.items()]
+        self._say("failover-config", None, RegionCatalog(1, regions))
         for primary in _PRIMARIES:
             self._configure(primary, _TARGETS, 1, 0)
 
@@ -308,6 +317,10 @@ class _Script:
             told = RouteChange.WITHDRAWN if number % 60 == 25 else RouteChange.REACHABLE
             event = RouteEvent("bmp", "alpha", self._now_ms, told, "r", "192.0.2.1", 65_001, regions=routes)
             self._say("bgp-events", "alpha", event)
+        if number % 12 == 4:
+            check = ReadinessCheck("http", number % 36 != 16, "answered 500")
+            report = ReadinessReport("beta", "near", f"p-{number % 2}", self._now_ms, [check])
+            self._say("readiness-reports", "beta", report)
         self._direct(number)
         if number == 60:
             self._configure("alpha", ("middle", "far", "near"), 2, 1)

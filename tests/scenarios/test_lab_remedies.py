@@ -32,7 +32,7 @@ from tests.scenarios.lab_scene import deciding, prefix_of
 TRIALS: Final = 20 if os.environ.get("PROXIMA_SOAK") else 1
 DELAY_MS: Final = {("home", "t1"): 10.0, ("t1", "near"): 20.0, ("home", "t2"): 12.0, ("t2", "near"): 22.0}
 LOSS_EACH_WAY: Final = 1 - 0.8**0.5  # 20 % of the round trips
-PROBES: Final = 10  # a tick
+PROBES: Final = 30  # a tick: of a loss of 20 %, two ticks of so many are proof (docs/policy.md)
 _PING_S: Final = 0.05
 _WINDOW_S: Final = 0.25
 _WINDOWS: Final = 4  # in a row

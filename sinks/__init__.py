@@ -5,6 +5,7 @@
     rendering.py      a ranking as JSON text
     redis.py          the latest ranking of every primary, served: two keys and a channel
     jsonlines.py      every ranking as a line of a file
+    actuators/        what remedies ask for, done to paths, and told
 
 A sink writes idempotently and refuses to go back to a lower `sequence`, so that a record may come twice, late, or from
 two sinks at once. It never decides anything. Imports the schemas; meets the rest of Proxima on Kafka alone.

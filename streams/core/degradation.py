@@ -16,8 +16,12 @@ from schemas.records import Policy
 LATENCY: Final = "latency_ms"
 LOSS: Final = "loss_ratio"
 NEW_NORMAL_MS: Final = 30 * 60_000
-# Of loss, so many sights more: two lost probes stay in the fast average for longer than `disruption_ticks`.
-LOSS_TICKS_MORE: Final = 2
+# Loss comes in handfuls: under a loss of a fifth, four in ten batches of 20 probes prove nothing by themselves. So a
+# sight without proof takes back half of one with proof, and only three of them in a row all. And it takes one with
+# proof more than `disruption_ticks`, for what one handful proves is seen twice.
+_SIGHT: Final = 2  # in halves
+_LOSS_SIGHTS_MORE: Final = 1
+_WELL_SIGHTS: Final = 3
 _SURE: Final = 0.5  # confidence from which a path's average is its own
 
 
@@ -27,7 +31,7 @@ class Sight(NamedTuple):
     latency_ms: float
     usual_ms: float  # slow average
     loss_ratio: float  # as the ranking counts it
-    loss_now_ratio: float  # fast average
+    loss_now_ratio: float  # what the last probes prove
     confidence: float
     is_fresh: bool
     is_down: bool
@@ -42,7 +46,7 @@ class Sight(NamedTuple):
 
 @dataclass(slots=True)
 class Degradation:
-    """State of one path: its baseline, and for how many sights it has been bad, or well, in a row."""
+    """State of one path: its baseline, how much speaks for its being bad, and for how many sights it was well."""
 
     baseline_ms: float = math.nan
     bad: int = 0
@@ -57,19 +61,25 @@ class Degradation:
         metric = self._wrong(sight, policy)
         if metric is not None:
             self.since_ms = now_ms if not self.bad else self.since_ms
-            self.bad, self.well, self.metric = self.bad + 1, 0, metric
+            self.bad, self.well, self.metric = self.bad + _SIGHT, 0, metric
             if now_ms - self.since_ms >= NEW_NORMAL_MS and metric == LATENCY and not is_mended:
                 self.baseline_ms, self.bad = sight.usual_ms, 0
             return
-        self.bad, self.well = 0, self.well + 1
+        self.well += 1
+        forgiving = self.metric == LATENCY or self.well >= _WELL_SIGHTS
+        self.bad = 0 if forgiving else max(min(self.bad, self._needed(policy)) - 1, 0)
+        if self.bad:
+            return
         if not is_mended and sight.confidence >= _SURE and math.isfinite(sight.usual_ms):
             # The slow average still remembers what was bad: it is believed upwards only as far as the path is so now.
             self.baseline_ms = min(sight.usual_ms, sight.latency_ms * policy.disruption_latency_ratio)
 
     def is_bad(self, policy: Policy) -> bool:
         """So often in a row that it is no accident, of a path that was seen to be well before."""
-        needed = policy.disruption_ticks + (LOSS_TICKS_MORE if self.metric == LOSS else 0)
-        return not math.isnan(self.baseline_ms) and self.bad >= needed
+        return not math.isnan(self.baseline_ms) and self.bad >= self._needed(policy)
+
+    def _needed(self, policy: Policy) -> int:
+        return _SIGHT * (policy.disruption_ticks + (_LOSS_SIGHTS_MORE if self.metric == LOSS else 0))
 
     def limit_ms(self, policy: Policy) -> float:
         """Latency above which the path is bad; NaN while nothing is known."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from streams.core.planning import Network
 
 _DIRECTIVES_MAX: Final = 1000
+_LOOKED_AT: Final = ("latency_ms", "usual_latency_ms", "loss_ratio", "loss_now_ratio", "confidence")
 
 
 class Ledger:
@@ -181,7 +182,7 @@ def _sights(graph: Graph, primary: str, remedies: Remedies, fresh: Array) -> dic
         column = graph.numbers.get(target)
         if column is None:
             continue
-        edge = {name: float(values[row, column]) for name, values in graph.edges.items()}
+        edge = {name: float(graph.edges[name][row, column]) for name in _LOOKED_AT}
         state = int(graph.state[row, column])
         found[target] = Sight(
             latency_ms=edge["latency_ms"],

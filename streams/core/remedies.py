@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from schemas.codec import from_plain, to_plain
@@ -78,13 +79,14 @@ class Remedies:
 
     def configure(self, configuration: FailoverConfiguration) -> None:
         """The configuration in force. A remedy that is in place and configured no more is withdrawn (`tick`)."""
-        self.configuration = configuration
+        # Candidates and weights are decide's business: of 500 regions they would be most of the snapshot.
+        self.configuration = replace(configuration, potential_failover_regions=[], weights={})
+        self._plain = to_plain(self.configuration)
         wanted = {r.remedy_id: r for r in configuration.remedies}
         for remedy_id, treatment in list(self._treatments.items()):
-            if treatment.remedy != wanted.get(remedy_id):
-                treatment.is_configured = False
-                if treatment.phase not in IN_PLACE:
-                    del self._treatments[remedy_id]
+            treatment.is_configured = treatment.remedy == wanted.get(remedy_id)
+            if not treatment.is_configured and treatment.phase not in IN_PLACE:
+                del self._treatments[remedy_id]
         for remedy_id, remedy in wanted.items():
             self._treatments.setdefault(remedy_id, Treatment(remedy))
         targets = {t.remedy.target_region for t in self._treatments.values()}
@@ -140,7 +142,7 @@ class Remedies:
             self._say_stopped(now_ms)
         else:
             self._said.discard("stopped")
-            for treatment in list(self._treatments.values()):
+            for treatment in self._in_order():
                 self._pass_time(treatment, now_ms)
             for target in self._watched(now_ms):
                 self._treat(target, now_ms, may_enter)
@@ -202,6 +204,10 @@ class Remedies:
         elif t.phase is Phase.STRANDED and now_ms >= t.breaker.open_until_ms and not self._is_busy():
             self._move(t, Signal.AGAIN, now_ms, detail="once more")
 
+    def _in_order(self) -> list[Treatment]:
+        """By name: a snapshot keeps no other order."""
+        return [self._treatments[remedy_id] for remedy_id in sorted(self._treatments)]
+
     def _is_busy(self) -> bool:
         return any(t.phase in BUSY for t in self._treatments.values())
 
@@ -213,7 +219,7 @@ class Remedies:
         foretold = not path.bad and sight.is_foretold
         if not path.is_bad(policy) and not foretold:
             return
-        there = [t for t in self._treatments.values() if t.remedy.target_region == target]
+        there = [t for t in self._in_order() if t.remedy.target_region == target]
         if any(t.is_settling(now_ms) for t in there):
             return
         if foretold:  # what only adds may be done for what may never come; what moves traffic may not
@@ -286,7 +292,7 @@ class Remedies:
         """Somebody who waits for a remedy should know why none comes."""
         policy = self.configuration.policy
         waits = [
-            t for t in self._treatments.values()
+            t for t in self._in_order()
             if t.phase in BUSY or (t.remedy.target_region == self._target and self._paths[self._target].is_bad(policy))
         ]  # fmt: skip
         if waits:
@@ -295,11 +301,11 @@ class Remedies:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
-        """Plain data for a snapshot."""
+        """Plain data for a snapshot; a remedy that nothing has happened to follows from the configuration."""
         return {
-            "configuration": to_plain(self.configuration),
+            "configuration": self._plain,
             "sequence": self.sequence,
-            "treatments": [t.save() for t in self._treatments.values()],
+            "treatments": [t.save() for t in self._treatments.values() if t != Treatment(t.remedy)],
             "paths": {region: path.save() for region, path in self._paths.items()},
             "sights": {
                 region: [None if isinstance(v, float) and math.isnan(v) else v for v in sight]
@@ -317,7 +323,7 @@ class Remedies:
         """The state again."""
         found = cls(from_plain(FailoverConfiguration, plain["configuration"]))
         found.sequence, found._target = plain["sequence"], plain["target"]
-        found._treatments = {t["remedy"]["remedy_id"]: Treatment.load(t) for t in plain["treatments"]}
+        found._treatments |= {t["remedy"]["remedy_id"]: Treatment.load(t) for t in plain["treatments"]}
         found._paths = {region: Degradation.load(path) for region, path in plain["paths"].items()}
         found._sights = {
             region: Sight._make(math.nan if v is None else v for v in sight)

@@ -1,4 +1,4 @@
-"""Remedies through both journals: decide sees, overview plans, an actuator answers; and the same bytes after a restart."""
+"""Remedies through both journals: decide sees, overview plans, an actuator answers; the same bytes after a restart."""
 
 from __future__ import annotations
 

@@ -202,7 +202,8 @@ def _wait_until_usual(made: Scene) -> None:
 
 def _is_usual(weights: PathWeights) -> bool:
     path = weights.paths()["near"]
-    return path.latency_ms is not None and 55 < path.latency_ms < 70 and path.confidence > 0.8
+    is_swift = path.latency_ms is not None and 55 < path.latency_ms < 70
+    return is_swift and path.loss_ratio is not None and path.loss_ratio < 0.02
 
 
 def _slow(lab: Lab) -> None:

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from infra.times import clock
 from infra.words import clean, listed, percent
-from schemas.records import Allotment, Fault, NetworkVerdict, Observer
+from schemas.records import Allotment, Fault, NetworkVerdict, Observer, SharedRisk
 
 T = TypeVar("T")
 _SHOWN_MAX: Final = 6
@@ -34,13 +34,7 @@ def network_sentences(verdict: NetworkVerdict) -> list[str]:
         found = [f"{primary} is {clean(verdict.health)} since {clock(verdict.health_since_ms)}."]
     found += [_observer(o) for o in _first(sorted(verdict.observers, key=lambda o: (o.sees == "UP", o.region_id)))]
     found += [_fault(fault) for fault in _first(verdict.faults)]
-    shared: dict[tuple[str, str | None], list[str]] = {}
-    for risk in verdict.shared:
-        what = f"{clean(risk.kind)} {clean(risk.name)}"
-        shared.setdefault((risk.region_id, risk.with_region), []).append(what)
-    for (region, other), names in _first(list(shared.items())):
-        whom = "the primary" if other is None else clean(other)
-        found.append(f"{clean(region)} shares {listed(names[:_SHOWN_MAX])} with {whom}.")
+    found += _shared(verdict.shared)
     found += [_allotment(a) for a in _first(verdict.allotments)]
     if verdict.executed_to is not None:
         found.append(f"Its traffic was moved to {clean(verdict.executed_to)} already.")
@@ -62,6 +56,19 @@ def _fault(fault: Fault) -> str:
     against = f", though {fault.contradicting} should be bad too and are not" if fault.contradicting else ""
     because = f": it explains {paths}{against}" if fault.explained else ""
     return f"At fault is {what} ({percent(fault.confidence)} sure){because}."
+
+
+def _shared(risks: list[SharedRisk]) -> list[str]:
+    riders: dict[str, list[SharedRisk]] = {}
+    for risk in risks:
+        riders.setdefault(f"{clean(risk.kind)} {clean(risk.name)}", []).append(risk)
+    found = []
+    for name, each in _first(list(riders.items())):
+        regions = [clean(risk.region_id) for risk in each]
+        more = [f"{len(regions) - _SHOWN_MAX} more"] if len(regions) > _SHOWN_MAX else []
+        primary = ["the primary"] if any(risk.with_primary for risk in each) else []
+        found.append(f"{listed([*_first(regions), *more, *primary])} share {name}.")
+    return found
 
 
 def _allotment(allotment: Allotment) -> str:

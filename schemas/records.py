@@ -815,7 +815,7 @@ class SharedRisk:
     kind: str
     name: str
     share_ratio: float
-    with_region: str | None = None
+    with_primary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

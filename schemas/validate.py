@@ -10,6 +10,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, Final
 
 from schemas.ranges import AGENT_ID, AT_MS_MAX, METHOD, REGION_ID, RTT_MS_MAX, SOURCE, TTL_MS_MAX
@@ -295,8 +296,14 @@ def _hold_down_mistakes(p: Policy) -> list[str]:
     return found + [m for agent in p.must_be_healthy for m in _matching(AGENT_ID, agent, "policy.must_be_healthy")]
 
 
+@lru_cache(maxsize=4096)
+def _targets(regions: tuple[str, ...]) -> tuple[str, ...]:
+    """Of a primary they are the same at every tick."""
+    return tuple(m for region in regions for m in _region(region, "target"))
+
+
 def _graph_update(u: GraphUpdate) -> list[str]:
-    found = [*_region(u.primary_region, "primary_region"), *(m for t in u.targets for m in _region(t, "target"))]
+    found = [*_region(u.primary_region, "primary_region"), *_targets(tuple(u.targets))]
     found += [] if u.target_region is None else _region(u.target_region, "target_region")
     found += [m for a in (*u.agents, *u.silent_agents) for m in _matching(AGENT_ID, a, "agent")]
     found += [m for route in u.routes for m in _region(route.region_id, "routes")]

@@ -423,6 +423,10 @@ def judge(
     decided_at = _exactly(pipeline.read("path-weights"), due["path-weights"], "path-weights")
     for topic in ("disruption-predictions", "prediction-scorecards"):
         _exactly(pipeline.read(topic), due[topic], topic)
+    # Configurations and ticks stand there too.
+    headers = {value[:10] for value in due["graph-updates"]}
+    updates = [r for r in pipeline.read("graph-updates") if r.value[:10] in headers]
+    _exactly(updates, due["graph-updates"], "graph-updates")
     found = {(_place(d), d.found_by): d for d in _decoded(pipeline.read("dead-letters"), DeadLetter)}
     if letters:
         folded = {encode(d) for d in found.values() if d.found_by == "decide"}

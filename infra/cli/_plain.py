@@ -14,7 +14,7 @@ import numpy as np
 
 from schemas.codec import read, to_plain
 from schemas.errors import CodecError
-from schemas.records import RECORDS, DeadLetter, Observation, Outcome, PathPanes, ProbeBatch, Snapshot
+from schemas.records import RECORDS, DeadLetter, GraphUpdate, Observation, Outcome, PathPanes, ProbeBatch, Snapshot
 
 # A record in a record in a record is a dead letter about an observation; deeper is somebody's joke.
 _DEPTH_MAX: Final = 4
@@ -55,7 +55,7 @@ def _record(record: Any, depth: int) -> Any:
     elif isinstance(record, DeadLetter):
         plain["original"] = shown(record.original, depth + 1)
         plain["original_key"] = text_of(record.original_key)
-    elif isinstance(record, ProbeBatch):
+    elif isinstance(record, ProbeBatch | GraphUpdate):
         plain |= {name: _array(plain[name], dtype) for name, dtype in record.COLUMNS.items()}
     elif isinstance(record, PathPanes):
         rows = len(record.outcomes) // (np.dtype(record.ROWS["outcomes"]).itemsize * len(Outcome))

@@ -17,7 +17,7 @@ and is nobody's fault then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,9 +92,9 @@ class Evidence:
 class _Cause:
     kind: str
     name: str
-    regions: tuple[str, ...]
     score: float
     edges: tuple[Array, Array]  # rows, columns
+    regions: tuple[str, ...] = ()  # empty: those of the edges
 
 
 def blame(
@@ -119,26 +119,27 @@ def blame(
     while len(found) < FAULTS_MAX:
         wrong = (evidence.bad > 0).sum(axis=0) + (evidence.bad > 0).sum(axis=1)
         hopeful = np.flatnonzero((wrong > 0) & (wrong >= _ACCESS_SHARE * paths))
-        causes = [*_agents(silent), *_accesses(graph, evidence, hopeful, silent, mute), *_paths(graph, evidence)]
-        causes += _over(graph, evidence, transits)
+        path, scores = _best_path(graph, evidence)
+        causes = [*_agents(silent), *_accesses(graph, evidence, hopeful, silent, mute), *path]
+        causes += _over(evidence, transits)
         best = max(causes, key=lambda cause: (cause.score, cause.name), default=None)
         if best is None or best.score < _TOLD_MIN:
             break
-        found.append(_told(best, causes, evidence))
+        others = np.concatenate(([0.0], scores, [c.score for c in causes if c.kind != PATH]))
+        found.append(_told(graph, best, others, evidence))
         evidence.bad[best.edges] = 0.0  # what is good goes on contradicting
         if best.kind in (AGENT, ACCESS):
             silent.pop(best.regions[0], None)
     return found
 
 
-def _told(best: _Cause, causes: Iterable[_Cause], evidence: Evidence) -> Blamed:
-    scores = np.array([0.0, *(cause.score for cause in causes)])
-    confidence = 1 / np.exp(np.clip(scores - best.score, -50, 0)).sum()
+def _told(graph: Graph, best: _Cause, scores: Array, evidence: Evidence) -> Blamed:
+    ends = np.unique(np.concatenate(best.edges)).tolist()
     return Blamed(
         kind=best.kind,
         name=best.name,
-        regions=best.regions,
-        confidence=round(float(confidence), 3),
+        regions=best.regions or tuple(sorted(graph.regions[i] for i in ends)),
+        confidence=round(float(1 / np.exp(np.clip(scores - best.score, -50, 0)).sum()), 3),
         explained=int(np.count_nonzero(evidence.bad[best.edges])),
         contradicting=int(np.count_nonzero(evidence.good[best.edges])),
     )
@@ -149,7 +150,7 @@ _NOWHERE: Final = (np.empty(0, np.int64), np.empty(0, np.int64))
 
 def _agents(silent: Mapping[str, Sequence[str]]) -> list[_Cause]:
     return [
-        _Cause(AGENT, ", ".join(agents), (region,), _SILENT + _PRIOR[AGENT], _NOWHERE)
+        _Cause(AGENT, ", ".join(agents), _SILENT + _PRIOR[AGENT], _NOWHERE, (region,))
         for region, agents in sorted(silent.items())
     ]
 
@@ -161,17 +162,15 @@ def _accesses(
     bad = evidence.bad.sum(axis=0) + evidence.bad.sum(axis=1)
     if not len(hopeful):
         return []
-    shows_away = _shows(evidence, hopeful, axis=1)
-    good = (evidence.good[hopeful] * shows_away).sum(axis=1)
-    shows_there = _shows(evidence, hopeful, axis=0)
-    good += (evidence.good[:, hopeful].T * shows_there).sum(axis=1)
+    good = (evidence.good[hopeful] * _shows(evidence, hopeful, axis=1)).sum(axis=1)
+    good += (evidence.good[:, hopeful].T * _shows(evidence, hopeful, axis=0)).sum(axis=1)
     found = []
     for number, against in zip(hopeful.tolist(), good.tolist(), strict=True):
         region = graph.regions[number]
         score = float(bad[number]) - against + _PRIOR[ACCESS]
         if region in mute and region in silent:
             score += _SILENT
-        found.append(_Cause(ACCESS, region, (region,), score, _incident(graph, number)))
+        found.append(_Cause(ACCESS, region, score, _incident(graph, number), (region,)))
     return found
 
 
@@ -183,11 +182,12 @@ def _incident(graph: Graph, number: int) -> tuple[Array, Array]:
 
 def _shows(evidence: Evidence, regions: Array, axis: int) -> Array:
     """(regions asked, regions) 0 to 1: how surely a fault of a region, as large as its bad edges say, shows on each."""
-    both = evidence.bad[regions].sum(axis=1) + evidence.bad[:, regions].sum(axis=0)
-    excess = evidence.bad * evidence.excess_ms
-    ms = (excess[regions].sum(axis=1) + excess[:, regions].sum(axis=0)) / both
-    hard = evidence.bad * evidence.hard
-    share = (hard[regions].sum(axis=1) + hard[:, regions].sum(axis=0)) / both
+
+    def summed(values: Array) -> Array:
+        return values[regions].sum(axis=1) + values[:, regions].sum(axis=0)  # type: ignore[no-any-return]
+
+    both = summed(evidence.bad)
+    ms, share = summed(evidence.bad * evidence.excess_ms) / both, summed(evidence.bad * evidence.hard) / both
     spread = evidence.spread_ms[regions] if axis else evidence.spread_ms[:, regions].T
     return _power(share[:, None], ms[:, None], spread)
 
@@ -197,34 +197,39 @@ def _power(hard: Array | float, ms: Array | float, spread_ms: Array) -> Array:
     return hard + (1 - hard) / (1 + np.exp(-far))
 
 
-def _paths(graph: Graph, evidence: Evidence) -> list[_Cause]:
-    """Pairs of regions with a bad edge; the other direction, if it is good, contradicts."""
+def _best_path(graph: Graph, evidence: Evidence) -> tuple[list[_Cause], Array]:
+    """Of pairs of regions with a bad edge the best, and the scores of all: the other direction may contradict."""
     rows, columns = np.nonzero(evidence.bad)
-    pairs: Array = np.unique(np.sort(np.stack((rows, columns), axis=1), axis=1), axis=0)
-    found = []
-    for one, other in ((int(a), int(b)) for a, b in pairs):
-        edges = np.array([one, other]), np.array([other, one])
-        names = sorted((graph.regions[one], graph.regions[other]))
-        score = _score(evidence, edges) + _PRIOR[PATH]
-        found.append(_Cause(PATH, " - ".join(names), tuple(names), score, edges))
-    return found
+    if not len(rows):
+        return [], np.empty(0)
+    one, other = np.divmod(np.unique(np.minimum(rows, columns) * len(graph) + np.maximum(rows, columns)), len(graph))
+    there, back = (one, other), (other, one)
+    mass = evidence.bad[there] + evidence.bad[back]
+    ms, hard = (
+        (evidence.bad[there] * each[there] + evidence.bad[back] * each[back]) / mass
+        for each in (evidence.excess_ms, evidence.hard)
+    )
+    against = sum(evidence.good[way] * _power(hard, ms, evidence.spread_ms[way]) for way in (there, back))
+    scores = mass - against + _PRIOR[PATH]
+    best = int(np.argmax(scores))
+    ends = int(one[best]), int(other[best])
+    names = tuple(sorted(graph.regions[i] for i in ends))
+    edges = np.array(ends), np.array(ends[::-1])
+    return [_Cause(PATH, " - ".join(names), float(scores[best]), edges, names)], scores
 
 
-def _over(graph: Graph, evidence: Evidence, transits: Mapping[str, tuple[Array, Array]]) -> list[_Cause]:
-    found = []
-    for name, edges in sorted(transits.items()):
-        if evidence.bad[edges].any():
-            regions = tuple(sorted({graph.regions[i] for i in np.unique(np.concatenate(edges)).tolist()}))
-            found.append(_Cause(TRANSIT, name, regions, _score(evidence, edges) + _PRIOR[TRANSIT], edges))
-    return found
+def _over(evidence: Evidence, transits: Mapping[str, tuple[Array, Array]]) -> list[_Cause]:
+    return [
+        _Cause(TRANSIT, name, _score(evidence, edges) + _PRIOR[TRANSIT], edges)
+        for name, edges in sorted(transits.items())
+        if evidence.bad[edges].any()
+    ]
 
 
 def _score(evidence: Evidence, edges: tuple[Array, Array]) -> float:
-    """For and against one fault of these edges, as logarithms."""
+    """For and against one fault of these edges, as logarithms; one of them at least is bad."""
     bad = evidence.bad[edges]
     mass = bad.sum()
-    if mass <= 0:
-        return 0.0
     ms, hard = (bad * evidence.excess_ms[edges]).sum() / mass, (bad * evidence.hard[edges]).sum() / mass
     against = evidence.good[edges] * _power(float(hard), float(ms), evidence.spread_ms[edges])
     return float(mass - against.sum())

@@ -59,7 +59,7 @@ from streams.core.sensitivity import better_probability
 from streams.core.shown import Shown, changes
 from streams.core.state import from_columns, from_scalars
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
-from streams.core.verdicts import Verdicts, advice, free_of, shared_of
+from streams.core.verdicts import Verdicts, advice, free_of
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
@@ -304,7 +304,7 @@ class FailoverEngine:
             ejected=None if ejected is None else ejected.reshape(-1),
             full=full,
             demotion=_demotion(foreseen, policy),
-            shared=shared_of(verdict, self._numbers),
+            shared=self._verdicts.shared(verdict, self._numbers),
             name_order=self._name_order,
             scale=self._scale,
         )

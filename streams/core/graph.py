@@ -31,6 +31,8 @@ _EDGE: Final = {
     "loss_now_ratio": np.float16,
     "confidence": np.float16,
 }
+DEGRADED: Final = 8  # a bit of `state` beside those of an update
+BAD: Final = GraphUpdate.DOWN | DEGRADED
 _HALF_MAX: Final = float(np.finfo(np.float16).max)
 _NEVER: Final = -(1 << 62)
 
@@ -44,6 +46,8 @@ class Graph:
         self.edges: dict[str, Array] = {name: np.empty((0, 0), dtype) for name, dtype in _EDGE.items()}
         self.state = np.empty((0, 0), np.uint8)
         self.updated_at_ms = np.empty(0, np.int64)  # (regions,) journal time of each primary's last update
+        # (regions,) how many paths of a primary are fresh, of these down, and of these bad in any way
+        self.paths, self.paths_down, self.paths_bad = (np.empty(0, np.int64) for _ in range(3))
         self._columns: dict[str, tuple[tuple[str, ...], Array]] = {}  # of a primary's targets, their numbers
 
     def __len__(self) -> int:
@@ -66,11 +70,15 @@ class Graph:
         state[:before, :before] = self.state
         self.state = state
         self.updated_at_ms = np.append(self.updated_at_ms, np.full(len(new), _NEVER))
+        none = np.zeros(len(new), np.int64)
+        self.paths, self.paths_down, self.paths_bad = (
+            np.append(each, none) for each in (self.paths, self.paths_down, self.paths_bad)
+        )
 
-    def put(self, update: GraphUpdate, now_ms: int) -> Array:
+    def put(self, update: GraphUpdate, terms: Terms, now_ms: int) -> Array:
         """Take a primary's paths in; returns the numbers of the regions that are down now and were not, or the reverse.
 
-        Raises ValueError: its columns do not fit.
+        What is degraded is judged by the primary's own terms. Raises ValueError: its columns do not fit.
         """
         columns = update.columns()
         row, to = self._numbered(update.primary_region, update.targets)
@@ -80,9 +88,16 @@ class Graph:
             column = columns[name]
             edges[row, to] = np.minimum(column, _HALF_MAX) if edges.dtype == np.float16 else column
         self.state[row] = 0
-        self.state[row, to] = columns["state"]
+        self.state[row, to] = columns["state"] | _degraded(columns, terms) * DEGRADED
+        self._count(row)
         self.updated_at_ms[row] = now_ms
         return np.flatnonzero(before != self.state[row] & GraphUpdate.DOWN)
+
+    def _count(self, rows: int | slice) -> None:
+        fresh = (self.state[rows] & GraphUpdate.FRESH) > 0
+        self.paths[rows] = fresh.sum(axis=-1)
+        self.paths_down[rows] = (fresh & ((self.state[rows] & GraphUpdate.DOWN) > 0)).sum(axis=-1)
+        self.paths_bad[rows] = (fresh & ((self.state[rows] & BAD) > 0)).sum(axis=-1)
 
     def _numbered(self, primary: str, targets: list[str]) -> tuple[int, Array]:
         known = self._columns.get(primary)
@@ -94,23 +109,21 @@ class Graph:
 
     # -- what is said of edges: all (regions, regions) or, with `columns`, (regions, columns) --------------------------
 
+    def current(self, now_ms: int) -> Array:
+        """(regions,) bool: its updates still come."""
+        return now_ms - self.updated_at_ms <= STALE_MS
+
     def fresh(self, now_ms: int, columns: Array | slice = slice(None)) -> Array:
         """Bool: measured now by somebody who is believed."""
-        current = now_ms - self.updated_at_ms <= STALE_MS
-        return ((self.state[:, columns] & GraphUpdate.FRESH) > 0) & current[:, None]
+        return ((self.state[:, columns] & GraphUpdate.FRESH) > 0) & self.current(now_ms)[:, None]
 
     def down(self, columns: Array | slice = slice(None)) -> Array:
         """Bool: no answer."""
         return (self.state[:, columns] & GraphUpdate.DOWN) > 0
 
-    def degraded(self, limits: Limits, columns: Array | slice = slice(None)) -> Array:
-        """Bool: it loses, or takes longer than it usually does, by its primary's limits."""
-        latency, usual = (self.edges[name][:, columns] for name in ("latency_ms", "usual_latency_ms"))
-        excess = latency - usual
-        with np.errstate(invalid="ignore"):
-            slow = (latency > limits.latency_ratio[:, None] * usual) & (excess > limits.latency_excess_ms[:, None])
-            lossy = self.edges["loss_now_ratio"][:, columns] > limits.loss_ratio[:, None]
-        return slow | lossy
+    def bad(self, columns: Array | slice = slice(None)) -> Array:
+        """Bool: no answer, or it loses, or takes longer than it usually does."""
+        return (self.state[:, columns] & BAD) > 0
 
     def nodes(self) -> dict[str, Array]:
         """(regions,) each: what a region's edges come to, NaN where nobody knows.
@@ -178,18 +191,19 @@ class Graph:
         for name in _EDGE:
             graph.edges[name] = arrays[name]
         graph.state, graph.updated_at_ms = arrays["state"], arrays["updated_at_ms"]
+        graph._count(slice(None))
         return graph
 
 
-class Limits:
-    """(regions,) each: from where on a primary's policy calls a path degraded, and how many observers must agree."""
-
-    def __init__(self, terms: Iterable[Terms]) -> None:
-        given = list(terms)
-        self.latency_ratio = np.array([p.disruption_latency_ratio for p in given])
-        self.latency_excess_ms = np.array([p.disruption_latency_excess_ms for p in given])
-        self.loss_ratio = np.array([p.disruption_loss_ratio for p in given])
-        self.quorum_ratio = np.array([p.quorum_ratio for p in given])
+def _degraded(columns: Mapping[str, Array], terms: Terms) -> Array:
+    """(targets,) 0 or 1: it loses, or takes longer than it usually does, by a primary's terms."""
+    latency, usual = columns["latency_ms"], columns["usual_latency_ms"]
+    with np.errstate(invalid="ignore"):
+        slow = (latency > terms.disruption_latency_ratio * usual) & (
+            latency - usual > terms.disruption_latency_excess_ms
+        )
+        lossy = columns["loss_now_ratio"] > terms.disruption_loss_ratio
+    return (slow | lossy).astype(np.uint8)
 
 
 def _mean(values: Array, mass: Array) -> Array:

@@ -12,17 +12,21 @@ Kafka and has no clock: `now_ms` is journal time.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
-from typing import Any, Final
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from schemas.codec import from_plain, to_plain
 from schemas.records import (
+    Allotment,
     Array,
     Directive,
     FailoverConfiguration,
+    Fault,
     GraphUpdate,
     Health,
     NetworkVerdict,
@@ -34,19 +38,40 @@ from schemas.records import (
 )
 from streams.core.blame import Evidence, blame, transits_of
 from streams.core.capacity import Claims
-from streams.core.graph import STALE_MS, Graph, Limits
+from streams.core.graph import STALE_MS, Graph
 from streams.core.nodes import Nodes
 from streams.core.planning import PLANNERS, Network, Planner
 from streams.core.primary_health import PrimaryHealth, observers, sentence
 from streams.core.route_table import packed, unpacked
-from streams.core.shared_risk import shared_risks
+from streams.core.shared_risk import reached_by, shared_risks
 from streams.core.suspicions import Suspicions, in_words
 from streams.core.terms import Standing, Terms
 
 NETWORK_ENGINE_VERSION: Final = "1"
 HEARTBEAT_MS: Final = 10_000  # of verdicts
 STALE_AFTER_MS: Final = 3 * HEARTBEAT_MS
+VERDICTS_PER_TICK: Final = 64  # but what is said of health, which is said at once
 _UNCONFIGURED: Final = Terms()
+
+
+class _Said(NamedTuple):
+    """What was said of a primary last; `news`: what has to be said at once when it changes, health first."""
+
+    sequence: int
+    at_ms: int
+    news: list[Any]
+
+
+class _Findings(NamedTuple):
+    """What there is to say of a primary."""
+
+    health: Health
+    since_ms: int
+    faults: list[Fault]
+    shared: list[SharedRisk]
+    allotments: list[Allotment]
+    executed_to: str | None
+    news: list[Any]
 
 
 class NetworkEngine:
@@ -59,15 +84,15 @@ class NetworkEngine:
         self.catalogue_version = 0
         self.terms: dict[str, Terms] = {}
         self.standings: dict[str, Standing] = {}
-        self.verdicts: dict[str, NetworkVerdict] = {}  # as last published
+        self._said: dict[str, _Said] = {}  # by primary
         self.routes: dict[str, dict[str, list[int]]] = {}  # of each primary with monitors, the networks on its ways
         self.executed: dict[str, OperatorDirective] = {}  # by id: failovers that have happened
         self.suspicions = Suspicions()
         self._transits: dict[str, tuple[Array, Array]] | None = None
-        self._shared: dict[str, tuple[list[str], list[SharedRisk]]] = {}  # by primary, of these candidates
+        self._shared: dict[str, tuple[list[str], list[SharedRisk], str]] = {}  # by primary, of these candidates
         self._health = PrimaryHealth()
         self._nodes = Nodes()
-        self._limits: Limits | None = None  # of the graph's regions, in their order
+        self._reached: dict[str, frozenset[int]] | None = None  # by region the networks that it is reached by
         self._planners = [planner() for planner in planners]
 
     # -- taking records in ------------------------------------------------------------------------------------------
@@ -81,14 +106,14 @@ class NetworkEngine:
         before = self.standings.get(primary)
         if before is not None and update.sequence <= before.sequence:
             return []
-        turned = self.graph.put(update, now_ms)
+        turned = self.graph.put(update, self.terms.get(primary, _UNCONFIGURED), now_ms)
         self.standings[primary] = Standing.of(update, before, now_ms)
         if update.says_routes:
             self._reroute(primary, {route.region_id: route.transits for route in update.routes})
         self._grow()
         if not len(turned):
             return []
-        changed = self._health.look(self.graph, self.limits, now_ms, turned, tick=False)
+        changed = self._health.look(self.graph, self._quorum(turned), now_ms, turned, tick=False)
         names = sorted(self.graph.regions[number] for number in changed.tolist())
         return self._judge([name for name in names if name in self.standings], now_ms)
 
@@ -103,7 +128,6 @@ class NetworkEngine:
                 known = self.terms.get(record.primary_region, _UNCONFIGURED)
                 if record.based_on == known.version:
                     self.terms[record.primary_region] = Terms.of(record)
-                    self._limits = None
             case OperatorDirective():
                 self.executed.pop(record.directive_id, None)
                 if record.kind == Directive.EXECUTED and record.expires_at_ms > now_ms:
@@ -120,20 +144,22 @@ class NetworkEngine:
         self.routes[primary] = ways
         if not ways:
             del self.routes[primary]
-        self._transits, self._shared = None, {}
+        reached, self._reached = self._reached, reached_by(self.routes)
+        self._transits = None
+        self._shared.pop(primary, None)
+        if reached != self._reached:
+            self._shared = {}
 
-    @property
-    def limits(self) -> Limits:
-        """By the primaries' own policies."""
-        if self._limits is None:
-            self._limits = Limits([self.terms.get(region, _UNCONFIGURED) for region in self.graph.regions])
-        return self._limits
+    def _quorum(self, regions: Array) -> Array:
+        """(regions asked,) how many of their observers must agree, by their own policies."""
+        names = (self.graph.regions[number] for number in regions.tolist())
+        return np.array([self.terms.get(name, _UNCONFIGURED).quorum_ratio for name in names])
 
     def _grow(self) -> None:
         if len(self.graph) != len(self._health.columns["level"]):
             self._health.add(len(self.graph))
             self._nodes.add(len(self.graph))
-            self._limits = self._transits = None
+            self._transits = None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -141,12 +167,13 @@ class NetworkEngine:
         """Look at everything; returns what to publish, in order."""
         if not len(self.graph):
             return []
-        self._health.look(self.graph, self.limits, now_ms, np.arange(len(self.graph)), tick=True)
+        everywhere = np.arange(len(self.graph))
+        self._health.look(self.graph, self._quorum(everywhere), now_ms, everywhere, tick=True)
         self.executed = {i: d for i, d in self.executed.items() if d.expires_at_ms > now_ms}
         self._blame(now_ms)
         published = self._judge(sorted(self.standings), now_ms)
         if not self.muted:
-            published += self._nodes.step(self.graph, self.limits, now_ms)
+            published += self._nodes.step(self.graph, now_ms)
         for planner in self._planners:
             plans = planner.step(now_ms, self.network)
             published += [] if self.muted else plans
@@ -176,61 +203,77 @@ class NetworkEngine:
         numbers, weight = self.graph.numbers, self.graph.edges["weight"]
         return {primary, region} <= numbers.keys() and bool(np.isfinite(weight[numbers[primary], numbers[region]]))
 
-    def _shared_risks(self, primary: str, number: int) -> tuple[list[str], list[SharedRisk]]:
-        """Its candidates as they are now, and what they share."""
-        numbers = np.flatnonzero(np.isfinite(self.graph.edges["weight"][number])).tolist()
+    def _shared_risks(self, primary: str) -> tuple[list[str], list[SharedRisk], str]:
+        """Its candidates as they are now, what they share, and a digest of that."""
+        numbers = np.flatnonzero(np.isfinite(self.graph.edges["weight"][self.graph.numbers[primary]])).tolist()
         candidates = [self.graph.regions[i] for i in numbers]
         known = self._shared.get(primary)
         if known is None or known[0] != candidates:
-            known = candidates, shared_risks(primary, candidates, self.catalogue, self.routes)
+            if self._reached is None:
+                self._reached = reached_by(self.routes)
+            risks = shared_risks(primary, candidates, self.catalogue, self.routes.get(primary, {}), self._reached)
+            text = json.dumps([to_plain(risk) for risk in risks]).encode()
+            known = candidates, risks, blake2b(text, digest_size=8).hexdigest()
             self._shared[primary] = known
         return known
 
     @property
     def network(self) -> Network:
         """As planners see it."""
-        return Network(self.graph, self.limits, self.standings, self.terms, self.catalogue, self.verdicts)
+        return Network(self.graph, self.standings, self.terms, self.catalogue)
 
     def _judge(self, primaries: Iterable[str], now_ms: int) -> list[Record]:
-        """The verdicts on these that have to be said now; nothing while muted."""
-        moved = self._moved
-        claims = Claims(self.terms, self.standings, moved)
-        verdicts = [v for p in primaries if (v := self._verdict(p, now_ms, claims, moved.get(p))) is not None]
+        """The verdicts on these that have to be said now, as many as a tick may have; nothing while muted."""
         if self.muted:
             return []
-        self.verdicts |= {verdict.primary_region: verdict for verdict in verdicts}
-        return list(verdicts)
+        moved = self._moved
+        claims = Claims(self.terms, self.standings, moved)
+        due: list[tuple[bool, int, str, _Findings]] = []
+        for primary in primaries:
+            findings = self._findings(primary, claims, moved.get(primary))
+            said = self._said.get(primary)
+            if said is None or findings.news != said.news or now_ms - said.at_ms >= HEARTBEAT_MS:
+                turned = said is None or said.news[0] != findings.news[0]
+                due.append((not turned, 0 if said is None else said.at_ms, primary, findings))
+        due.sort(key=lambda each: each[:3])  # health first, then what has waited longest
+        urgent = sum(not each[0] for each in due)
+        return [self._verdict(primary, f, now_ms) for _, _, primary, f in due[: max(VERDICTS_PER_TICK, urgent)]]
 
-    def _verdict(self, primary: str, now_ms: int, claims: Claims, moved_to: str | None) -> NetworkVerdict | None:
-        """What is to be said about a primary now; None: nothing new, and not long enough ago."""
-        number = self.graph.numbers[primary]
-        health, since_ms = self._health.of(number)
-        seen, counts = observers(self.graph, self.limits, now_ms, number)
-        before = self.verdicts.get(primary)
+    def _findings(self, primary: str, claims: Claims, moved_to: str | None) -> _Findings:
+        """What there is to say of a primary, but for who sees it."""
+        health, since_ms = self._health.of(self.graph.numbers[primary])
         faults = self.suspicions.of(primary)
-        candidates, shared = self._shared_risks(primary, number)
-        said = [sentence(primary, health, seen, counts), in_words(primary, faults)]
-        verdict = NetworkVerdict(
+        candidates, shared, digest = self._shared_risks(primary)
+        allotments = claims.allotments(primary, candidates, self.catalogue)
+        blamed = [[fault.kind, fault.name] for fault in faults]
+        news = [str(health), blamed, digest, [to_plain(each) for each in allotments], moved_to]
+        return _Findings(health, since_ms, faults, shared, allotments, moved_to, news)
+
+    def _verdict(self, primary: str, found: _Findings, now_ms: int) -> NetworkVerdict:
+        before = self._said.get(primary)
+        seen, counts = observers(self.graph, now_ms, self.graph.numbers[primary])
+        reason = [sentence(primary, found.health, seen, counts), in_words(primary, found.faults)]
+        sequence = max(now_ms, before.sequence + 1 if before is not None else 0)
+        self._said[primary] = _Said(sequence, now_ms, found.news)
+        return NetworkVerdict(
             primary_region=primary,
-            sequence=max(now_ms, before.sequence + 1 if before is not None else 0),
+            sequence=sequence,
             decided_at_ms=now_ms,
             stale_after_ms=STALE_AFTER_MS,
-            health=str(health),
-            health_since_ms=since_ms,
+            health=str(found.health),
+            health_since_ms=found.since_ms,
             observers=seen,
-            reason="; ".join(part for part in said if part),
-            faults=faults,
-            shared=shared,
-            allotments=claims.allotments(primary, candidates, self.catalogue),
-            executed_to=moved_to,
+            reason="; ".join(part for part in reason if part),
+            faults=found.faults,
+            shared=found.shared,
+            allotments=found.allotments,
+            executed_to=found.executed_to,
         )
-        due = before is None or now_ms - before.decided_at_ms >= HEARTBEAT_MS
-        return verdict if due or before is None or _news(before) != _news(verdict) else None
 
     def unmute(self) -> None:
         """Another engine version decided before: say at once how things stand. Numbers are times: they go on."""
         self.muted = False
-        self.verdicts = {p: _unsaid(v) for p, v in self.verdicts.items()}
+        self._said = {primary: said._replace(news=[None]) for primary, said in self._said.items()}
         self._nodes.forget()
 
     # -- state ------------------------------------------------------------------------------------------------------
@@ -248,7 +291,7 @@ class NetworkEngine:
             "catalogue": [to_plain(region) for region in self.catalogue.values()],
             "terms": {primary: asdict(terms) for primary, terms in self.terms.items()},
             "standings": {primary: standing.plain() for primary, standing in self.standings.items()},
-            "verdicts": [to_plain(verdict) for verdict in self.verdicts.values()],
+            "said": self._said,
             "executed": [to_plain(directive) for directive in self.executed.values()],
             "suspicions": self.suspicions.save(),
             "planners": {planner.name: planner.save() for planner in self._planners},
@@ -267,8 +310,7 @@ class NetworkEngine:
         engine.catalogue = {region.region_id: region for region in regions}
         engine.terms = {primary: Terms(**terms) for primary, terms in scalars["terms"].items()}
         engine.standings = {p: Standing.from_plain(plain) for p, plain in scalars["standings"].items()}
-        verdicts = [from_plain(NetworkVerdict, verdict) for verdict in scalars["verdicts"]]
-        engine.verdicts = {verdict.primary_region: verdict for verdict in verdicts}
+        engine._said = {primary: _Said(*said) for primary, said in scalars["said"].items()}
         engine.routes = unpacked(_part(arrays, "routes."), engine.graph.regions)
         directives = [from_plain(OperatorDirective, directive) for directive in scalars["executed"]]
         engine.executed = {directive.directive_id: directive for directive in directives}
@@ -281,15 +323,3 @@ class NetworkEngine:
 
 def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def _news(verdict: NetworkVerdict) -> tuple[Any, ...]:
-    """What has to be said at once when it changes."""
-    down = tuple(o.region_id for o in verdict.observers if o.sees == Health.DOWN)
-    faults = tuple((fault.kind, fault.name) for fault in verdict.faults)
-    return verdict.health, down, faults, verdict.shared, verdict.allotments, verdict.executed_to
-
-
-def _unsaid(verdict: NetworkVerdict) -> NetworkVerdict:
-    """Said so long ago that it has to be said anew."""
-    return replace(verdict, decided_at_ms=verdict.decided_at_ms - HEARTBEAT_MS)

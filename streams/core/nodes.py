@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.records import Array, NetworkEdge, NetworkGraphNode
-from streams.core.graph import Graph, Limits
+from streams.core.graph import Graph
 from streams.core.numbers import significant
 
 HEARTBEAT_MS: Final = 60_000
 CHANGE_RATIO: Final = 0.1  # of an edge's weight
-NODES_PER_TICK: Final = 48
+NODES_PER_TICK: Final = 32
 _NEVER: Final = -(1 << 62)
 _UNKNOWN, _GOOD, _BAD, _DOWN = range(4)
 _STATES: Final = ("UNKNOWN", "GOOD", "BAD", "DOWN")
@@ -47,11 +47,11 @@ class Nodes:
                 grown[:before, :before] = column
                 self.columns[name] = grown
 
-    def step(self, graph: Graph, limits: Limits, now_ms: int) -> list[NetworkGraphNode]:
+    def step(self, graph: Graph, now_ms: int) -> list[NetworkGraphNode]:
         """The nodes to publish now."""
         c = self.columns
         fresh, down = graph.fresh(now_ms), graph.down()
-        bad = graph.degraded(limits)
+        bad = graph.bad()
         state = np.where(fresh, np.where(down, _DOWN, np.where(bad, _BAD, _GOOD)), _UNKNOWN).astype(np.uint8)
         weight = np.nan_to_num(graph.edges["weight"]).astype(np.float16)
         moved = np.abs(weight - c["weight"]) > CHANGE_RATIO * c["weight"]

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from schemas.records import NetworkVerdict, Record, Region
-from streams.core.graph import Graph, Limits
+from schemas.records import Record, Region
+from streams.core.graph import Graph
 from streams.core.mending import Mending
 from streams.core.terms import Standing, Terms
 
@@ -21,11 +21,9 @@ class Network:
     """The network as the engine sees it at a tick, to be read and not changed."""
 
     graph: Graph
-    limits: Limits  # (regions,) each, in the order of the graph's regions
     standings: Mapping[str, Standing]  # by primary: what its latest update says (target, agents)
     terms: Mapping[str, Terms]  # by primary
     catalogue: Mapping[str, Region]
-    verdicts: Mapping[str, NetworkVerdict]  # by primary: as last published
 
 
 class Planner(Protocol):

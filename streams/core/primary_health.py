@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from schemas.records import Array, Health, Observer
-from streams.core.graph import Graph, Limits
+from streams.core.graph import Graph
 
 LEVELS: Final = (Health.UNKNOWN, Health.UP, Health.DEGRADED, Health.DOWN)
 _UNKNOWN, _UP, _DEGRADED, _DOWN = range(4)
@@ -45,10 +45,13 @@ class PrimaryHealth:
         """How a region is, and since when."""
         return LEVELS[self.columns["level"][region]], int(self.columns["since_ms"][region])
 
-    def look(self, graph: Graph, limits: Limits, now_ms: int, regions: Array, *, tick: bool) -> Array:
-        """Look at these regions (numbers); between ticks only for what is DOWN. Returns those whose health changed."""
+    def look(self, graph: Graph, quorum_ratio: Array, now_ms: int, regions: Array, *, tick: bool) -> Array:
+        """Look at these regions (numbers); between ticks only for what is DOWN. Returns those whose health changed.
+
+        `quorum_ratio` (regions asked,): by their own policies.
+        """
         c = self.columns
-        seen = self._seen(graph, limits, now_ms, regions)
+        seen = _agreed(graph, quorum_ratio, now_ms, regions)
         before = c["level"][regions].copy()
         if not tick:
             c["level"][regions] = np.where(seen == _DOWN, _DOWN, before)
@@ -62,18 +65,6 @@ class PrimaryHealth:
         c["since_ms"][changed] = now_ms
         return changed  # type: ignore[no-any-return]
 
-    def _seen(self, graph: Graph, limits: Limits, now_ms: int, regions: Array) -> Array:
-        """(regions asked,) level that the observers agree on now."""
-        down, bad, sees = _views(graph, limits, now_ms, regions)
-        observers = sees.sum(axis=0)
-        quorum = np.maximum(
-            np.ceil(limits.quorum_ratio[regions] * observers - 1e-9), np.minimum(2, observers)
-        )  # as `views.needed`, a ratio a region
-        say_down, say_bad = down.sum(axis=0), bad.sum(axis=0)
-        level = np.where(say_bad >= quorum, _DEGRADED, _UP)
-        level = np.where((say_down >= quorum) & (observers >= 2), _DOWN, level)
-        return np.where(observers > 0, level, _UNKNOWN)
-
     def save(self) -> dict[str, Array]:
         """Arrays for a snapshot."""
         return self.columns
@@ -86,27 +77,43 @@ class PrimaryHealth:
         return health
 
 
-def _views(graph: Graph, limits: Limits, now_ms: int, regions: Array) -> tuple[Array, Array, Array]:
+def _agreed(graph: Graph, quorum_ratio: Array, now_ms: int, regions: Array) -> Array:
+    """(regions asked,) level that the observers agree on now."""
+    down, bad, sees = _views(graph, now_ms, regions)
+    observers = sees.sum(axis=0)
+    quorum = np.maximum(np.ceil(quorum_ratio * observers - 1e-9), np.minimum(2, observers))  # as `views.needed`
+    level = np.where(bad.sum(axis=0) >= quorum, _DEGRADED, _UP)
+    level = np.where((down.sum(axis=0) >= quorum) & (observers >= 2), _DOWN, level)
+    return np.where(observers > 0, level, _UNKNOWN)
+
+
+def _views(graph: Graph, now_ms: int, regions: Array) -> tuple[Array, Array, Array]:
     """(regions, regions asked) bool: which observer sees DOWN, sees anything bad (that included), sees at all."""
-    fresh, down = graph.fresh(now_ms), graph.down()
-    bad = fresh & (down | graph.degraded(limits))
-    paths = np.maximum(fresh.sum(axis=1), 1)
-    deaf = (fresh & down).sum(axis=1) >= BLIND_SHARE * paths
-    unwell = bad.sum(axis=1) >= BLIND_SHARE * paths
-    at, down_at = fresh[:, regions], down[:, regions]
-    sees = at & ~(deaf | unwell)[:, None]
-    return sees & down_at, sees & bad[:, regions], sees
+    most = BLIND_SHARE * np.maximum(graph.paths, 1)
+    blind = (graph.paths_down >= most) | (graph.paths_bad >= most)
+    sees = graph.fresh(now_ms, regions) & ~blind[:, None]
+    return sees & graph.down(regions), sees & graph.bad(regions), sees
 
 
-def observers(graph: Graph, limits: Limits, now_ms: int, region: int) -> tuple[list[Observer], dict[str, int]]:
+def observers(graph: Graph, now_ms: int, region: int) -> tuple[list[Observer], dict[str, int]]:
     """Who sees what of a region, in order of name, and how many see each; those beyond a number are only counted."""
     at = np.array([region])
-    down, bad, sees = (view[:, 0] for view in _views(graph, limits, now_ms, at))
+    down, bad, sees = (view[:, 0] for view in _views(graph, now_ms, at))
     fresh = graph.fresh(now_ms, at)[:, 0]
+    counts = {
+        str(Health.UP): int((sees & ~bad).sum()),
+        str(Health.DEGRADED): int((bad & ~down).sum()),
+        str(Health.DOWN): int(down.sum()),
+        str(Health.BLIND): int((fresh & ~sees).sum()),
+    }
+    # Those that see something wrong first, then by name.
+    well, names = sees & ~bad, graph.regions
+    shown = sorted(np.flatnonzero(fresh).tolist(), key=lambda i: (bool(well[i]), names[i]))[:_SHOWN_MAX]
+    shown.sort(key=lambda i: names[i])
     latency, loss = (graph.edges[name][:, region] for name in ("latency_ms", "loss_now_ratio"))
     usual = graph.edges["usual_latency_ms"][:, region]
     found = []
-    for number in np.flatnonzero(fresh).tolist():
+    for number in shown:
         if not sees[number]:
             view, detail = Health.BLIND, "nearly all of its own paths are bad"
         elif down[number]:
@@ -118,9 +125,7 @@ def observers(graph: Graph, limits: Limits, now_ms: int, region: int) -> tuple[l
         else:
             view, detail = Health.UP, f"{latency[number]:.3g} ms"
         found.append(Observer(graph.regions[number], str(view), detail))
-    counts = {str(level): sum(o.sees == level for o in found) for level in Health}
-    found.sort(key=lambda o: (o.sees == Health.UP, o.region_id))
-    return sorted(found[:_SHOWN_MAX], key=lambda o: o.region_id), counts
+    return found, counts
 
 
 def sentence(primary: str, health: Health, seen: list[Observer], counts: dict[str, int]) -> str:

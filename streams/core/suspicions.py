@@ -11,6 +11,7 @@ from streams.core.blame import ACCESS, AGENT, PATH, Blamed
 
 TOLD_AFTER_TICKS: Final = 2
 KEPT_TICKS: Final = 3
+_REGIONS_MAX: Final = 16  # of a network that hundreds ride, a verdict names some
 _KINDS: Final = {ACCESS: None, AGENT: FaultKind.AGENT, PATH: FaultKind.PATH}
 
 
@@ -51,7 +52,7 @@ class Suspicions:
                 Fault(
                     kind=str(kind),
                     name=fault.name,
-                    regions=list(fault.regions),
+                    regions=list(fault.regions[:_REGIONS_MAX]),
                     confidence=fault.confidence,
                     explained=fault.explained,
                     contradicting=fault.contradicting,

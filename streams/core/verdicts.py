@@ -45,6 +45,8 @@ class Verdicts:
 
     def __init__(self, plain: Mapping[str, Any] | None = None) -> None:
         self._verdict = None if not plain else from_plain(NetworkVerdict, dict(plain))
+        # What candidates share, worked out of these risks for these candidates: seldom, for it takes long.
+        self._shared: tuple[list[SharedRisk], tuple[str, ...], Shared | None] = [], (), None
 
     def take(self, verdict: NetworkVerdict) -> bool:
         """Take one in; True when it has to be decided upon at once. A repeat is dropped."""
@@ -58,6 +60,16 @@ class Verdicts:
         """What is in force at a moment."""
         verdict = self._verdict
         return verdict if verdict is not None and now_ms < verdict.decided_at_ms + verdict.stale_after_ms else None
+
+    def shared(self, verdict: NetworkVerdict | None, numbers: Mapping[str, int]) -> Shared | None:
+        """What candidates share by a verdict in force; None: nothing."""
+        if verdict is None or not verdict.shared:
+            return None
+        risks, regions, shared = self._shared
+        if regions != tuple(numbers) or risks != verdict.shared:
+            shared = _shared_of(verdict.shared, numbers)
+            self._shared = verdict.shared, tuple(numbers), shared
+        return shared
 
     def until_ms(self, now_ms: int) -> float:
         """When, after this moment, it is stale; infinity: there is none."""
@@ -93,24 +105,30 @@ def evidence(verdict: NetworkVerdict | None, executed: str | None) -> str:
     return "; ".join([*said, *([f"its traffic was moved to {executed}"] if executed is not None else [])])
 
 
-def shared_of(verdict: NetworkVerdict | None, numbers: Mapping[str, int]) -> Shared | None:
-    """What candidates share; None: nothing."""
-    if verdict is None or not verdict.shared:
-        return None
+def _shared_of(risks: Sequence[SharedRisk], numbers: Mapping[str, int]) -> Shared | None:
+    """What candidates share; None: nothing. Of each kind what is shared adds up, and the worst kind counts."""
     with_primary = np.zeros(len(numbers))
-    pairs: dict[tuple[int, int], float] = {}
-    for risk in verdict.shared:
-        one = numbers.get(risk.region_id)
-        if one is None:
-            continue
-        if risk.with_region is None:
-            with_primary[one] = max(with_primary[one], risk.share_ratio)
-        elif (other := numbers.get(risk.with_region)) is not None:
-            pairs[one, other] = max(pairs.get((one, other), 0.0), risk.share_ratio)
-    if not pairs and not with_primary.any():
+    worst: Array | None = None
+    for kind in sorted({risk.kind for risk in risks}):
+        riders: dict[str, list[tuple[int, float]]] = {}
+        alone = np.zeros(len(numbers))
+        for risk in risks:
+            if risk.kind == kind and (number := numbers.get(risk.region_id)) is not None:
+                riders.setdefault(risk.name, []).append((number, risk.share_ratio))
+                alone[number] += risk.with_primary * risk.share_ratio
+        with_primary = np.maximum(with_primary, np.minimum(alone, 1.0))
+        table = np.zeros((len(numbers), len(numbers)))
+        for each in riders.values():
+            at = np.array([number for number, _ in each])
+            table[np.ix_(at, at)] += np.array([share for _, share in each])[:, None]
+        worst = table if worst is None else np.maximum(worst, table)
+    if worst is None:
         return None
-    each = np.array(list(pairs), np.int64).reshape(-1, 2)
-    return Shared(with_primary, each[:, 0], each[:, 1], np.array(list(pairs.values()), np.float64))
+    np.fill_diagonal(worst, 0.0)
+    one, other = np.nonzero(worst)
+    if not len(one) and not with_primary.any():
+        return None
+    return Shared(with_primary, one, other, np.minimum(worst[one, other], 1.0))
 
 
 def free_of(
@@ -129,16 +147,21 @@ def free_of(
 
 
 def shares(verdict: NetworkVerdict | None, region: str, others: Sequence[str] | None) -> str:
-    """In words what a region shares with the primary (`others` None), or with one of the others; empty: nothing."""
+    """In words what a region shares with the primary (`others` None), or with the first of the others that it shares
+    something with; empty: nothing.
+    """
     if verdict is None:
         return ""
-    found = [r for r in verdict.shared if r.region_id == region and _concerns(r, others)]
-    if not found:
-        return ""
-    with_region = found[0].with_region
-    names = list(dict.fromkeys(f"{r.kind} {r.name}" for r in found if r.with_region == with_region))
-    return f"shares {' and '.join(names[:_NAMES_MAX])} with {with_region or 'the primary'}"
+    own = [risk for risk in verdict.shared if risk.region_id == region]
+    if others is None:
+        return _in_words([risk for risk in own if risk.with_primary], "the primary")
+    for other in others:
+        theirs = {(risk.kind, risk.name) for risk in verdict.shared if risk.region_id == other}
+        if common := [risk for risk in own if (risk.kind, risk.name) in theirs]:
+            return _in_words(common, other)
+    return ""
 
 
-def _concerns(risk: SharedRisk, others: Sequence[str] | None) -> bool:
-    return risk.with_region is None if others is None else risk.with_region in others
+def _in_words(risks: Sequence[SharedRisk], whom: str) -> str:
+    names = [f"{risk.kind} {risk.name}" for risk in risks]
+    return f"shares {' and '.join(names[:_NAMES_MAX])} with {whom}" if names else ""

@@ -10,6 +10,7 @@ BENCHES = (
     "intake_speed",
     "fold_speed",
     "engine_speed",
+    "network_speed",
     "routes_speed",
     "prediction_speed",
     "prediction_models",

@@ -83,14 +83,14 @@ def test_a_lifted_one_is_answered_by_the_ranking_that_carries_it_no_more() -> No
     assert heard(end, ranking(8, events=["DIRECTIVE_ENDED"])).outcome == "accepted"
 
 
-@pytest.mark.parametrize("kind", ["pin", "drain", "freeze", "stop-actions"])
+@pytest.mark.parametrize("kind", ["pin", "drain", "freeze", "stop-actions", "executed"])
 def test_a_made_id_is_readable_unlike_any_other_and_valid(kind: str) -> None:
     about = "a" * 63
     first, second = (new_id(kind, about, 1_795_515_300_000) for _ in range(2))
     assert first.startswith(f"{kind}-aaa")
     assert "20261124T101500" in first
     assert first != second
-    d = OperatorDirective(first, kind, 1, "a", "r", about, "b" if kind in ("pin", "drain") else None)
+    d = OperatorDirective(first, kind, 1, "a", "r", about, "b" if kind in ("pin", "drain", "executed") else None)
     assert mistakes(d) == []
     assert sentence(d)
     assert new_id("freeze", None, 0).startswith("freeze-all-19700101T000000-")
@@ -113,6 +113,8 @@ def test_in_force_is_what_has_not_expired_the_next_to_expire_first() -> None:
         (["drain", "us-east-1", "--for", "1h"], "--because"),
         (["drain", "us-east-1", "--for", "1h", "--because", " "], "reason must be said"),
         (["freeze", "--for", "1h", "--id", "a b", *BECAUSE], "directive_id"),
+        (["executed", "eu-west-1", "--for", "1h", *BECAUSE], "REGION"),
+        (["executed", "eu-west-1", "eu-west-1", "--for", "1h", *BECAUSE], "another region"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else v,
 )

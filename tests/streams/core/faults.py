@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from producers.traces import cloud_regions, cloud_rtt_ms
-from schemas.records import FaultKind, GraphRoute, GraphUpdate
+from schemas.records import FaultKind, GraphRoute, GraphUpdate, NetworkVerdict
 from streams.core.network_engine import NetworkEngine
 from streams.core.numbers import proven_share
 
@@ -159,14 +159,16 @@ class Case:
         )
 
     def engine(self, ticks: int = 2) -> NetworkEngine:
-        """An engine that has been told of it for so long."""
+        """An engine that has been told of it for so long; `verdicts` has what it said last."""
         engine = NetworkEngine()
+        self.verdicts: dict[str, NetworkVerdict] = {}
         updates = [self.update(region, 0) for region in regions()]
         for tick in range(1, ticks + 1):
             now_ms = T0 + 1000 * tick
             for update in updates:
                 engine.update(replace(update, sequence=now_ms), now_ms)
-            engine.tick(now_ms + 600)
+            said = engine.tick(now_ms + 600)
+            self.verdicts |= {v.primary_region: v for v in said if isinstance(v, NetworkVerdict)}
         return engine
 
     def is_right(self, kind: str, name: str) -> bool:

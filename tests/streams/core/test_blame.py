@@ -22,9 +22,9 @@ def test_the_right_culprit_comes_first_in_nine_of_ten_and_an_agents_fault_is_nev
     right, of = Counter[str](), Counter[str]()
     for seed in range(JUDGED_FROM, JUDGED_FROM + cases):
         case = Case(seed)
-        engine = case.engine()
+        case.engine()
         cause = case.causes[0]
-        verdict = engine.verdicts[cause.viewpoint]
+        verdict = case.verdicts[cause.viewpoint]
         told = verdict.faults[0] if verdict.faults else None
         of[cause.kind] += 1
         if told is not None and case.is_right(told.kind, told.name):
@@ -32,10 +32,10 @@ def test_the_right_culprit_comes_first_in_nine_of_ten_and_an_agents_fault_is_nev
             right[cause.kind] += told.kind not in _ACCESS or told.kind == whose
         for agent in (c for c in case.causes if c.kind is FaultKind.AGENT):
             if not any(c.name == agent.viewpoint for c in case.causes):
-                blamed = [f for v in engine.verdicts.values() for f in v.faults if f.name == agent.viewpoint]
+                blamed = [f for v in case.verdicts.values() for f in v.faults if f.name == agent.viewpoint]
                 assert not any(f.kind in _ACCESS for f in blamed), f"seed {seed}: a region is blamed for its agent"
             if len(case.causes) == 1:
-                assert engine.verdicts[agent.viewpoint].health != Health.DOWN, f"seed {seed}"
+                assert case.verdicts[agent.viewpoint].health != Health.DOWN, f"seed {seed}"
     say(f"right first: {right.total()} of {of.total()}; " + ", ".join(f"{k} {right[k]}/{of[k]}" for k in KINDS))
     assert right.total() >= 0.9 * of.total()
     assert all(right[kind] >= 0.8 * of[kind] for kind in KINDS)
@@ -54,7 +54,7 @@ def test_a_fault_that_is_over_is_told_no_more_after_three_ticks() -> None:
     seed = next(s for s in range(100) if Case(s).causes[0].kind is FaultKind.PRIMARY_ACCESS)
     case = Case(seed)
     engine = case.engine()
-    now_ms = next(iter(engine.verdicts.values())).decided_at_ms
+    now_ms = next(iter(case.verdicts.values())).decided_at_ms
     assert engine.suspicions.blamed
     case.causes = []
     still = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from streams.core.graph import Graph
 from streams.core.mending import Mending
 from streams.core.planning import Network
 from streams.core.readiness import Outlook, foretold
-from streams.core.terms import Standing
+from streams.core.terms import Standing, Terms
 
 POLICY = Policy()
 REMEDIES = [Remedy("standby", "b", "LINK", "edge"), Remedy("prefer", "b", "LOCAL_PREFERENCE", "edge", value=200.0)]
@@ -45,8 +45,8 @@ def test_a_link_is_activated_for_what_is_foretold_and_no_traffic_moved() -> None
     for second in range(1, 20):
         bits = GraphUpdate.FRESH | GraphUpdate.ELIGIBLE | (GraphUpdate.FORETOLD if second >= 10 else 0)
         its = update(1000 * second, bits)
-        graph.put(its, 1000 * second)
-        network = Network(graph, cast(Any, None), {"a": Standing.of(its, None, 1000 * second)}, {}, {}, {})
+        graph.put(its, Terms(), 1000 * second)
+        network = Network(graph, {"a": Standing.of(its, None, 1000 * second)}, {}, {})
         actions += [s for s in mending.step(1000 * second, network) if isinstance(s, PathAction)]
         if second < 10:
             assert actions == []

@@ -1,7 +1,8 @@
-"""Cassandra and DynamoDB from the side of people: made, migrated and read. The sinks write.
+"""Cassandra and DynamoDB from the side of people: made, migrated and read.
 
-reading.py            what either store can be asked: history, configurations, migrations; and which one is meant
-cassandra.py, cassandra_schema.py, dynamodb.py, dynamodb_schema.py
-servers.py            both on this machine, from packages, for tests and benchmarks
-jars.py               what those need, fetched once with Maven into the user's cache
+    reading.py            what either store can be asked: history, configurations, migrations; and which one is meant
+    cassandra.py, cassandra_schema.py, dynamodb.py, dynamodb_schema.py
+    servers.py            both on this machine, from their own jars (*_pom.xml), for tests and benchmarks
+
+The sinks write; what they and the readers share (connections, names, buckets) is theirs.
 """

@@ -33,7 +33,7 @@ class StoreTarget(Protocol):
 
     def open(self) -> CassandraSink | DynamoDbSink: ...
 
-    def reader(self) -> Store: ...
+    def reader(self, prefix: str = "") -> Store: ...
 
     def config(self, folder: Path, extra: str = "") -> Path:
         """A file for the command line."""
@@ -61,7 +61,7 @@ class CassandraTarget:
     def open(self) -> CassandraSink:
         return CassandraSink(self.settings)
 
-    def reader(self) -> Store:
+    def reader(self, prefix: str = "") -> Store:  # noqa: ARG002 - its keyspace is one pipeline's
         return CassandraStore(self.settings)
 
     def config(self, folder: Path, extra: str = "") -> Path:
@@ -112,8 +112,8 @@ class DynamoDbTarget:
     def open(self) -> DynamoDbSink:
         return DynamoDbSink(self.settings)
 
-    def reader(self) -> Store:
-        return DynamoDbStore(self.settings)
+    def reader(self, prefix: str = "") -> Store:
+        return DynamoDbStore(self.settings, prefix=prefix)
 
     def config(self, folder: Path, extra: str = "") -> Path:
         path = folder / "dynamodb.toml"

@@ -20,7 +20,7 @@ from sinks.kept import HOUR_MS, METRICS
 from tests.bench.storing import beside
 from tests.sinks.store_targets import YEARS_S, CassandraTarget
 
-ROWS = 300_000 if "PROXIMA_SOAK" in os.environ else 60_000
+ROWS = 300_000 if "PROXIMA_SOAK" in os.environ else 22_000
 
 
 def run() -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from sinks.kept import METRICS
 from tests.bench.storing import beside
 from tests.sinks.store_targets import YEARS_S, DynamoDbTarget
 
-ROWS = 20_000 if "PROXIMA_SOAK" in os.environ else 4_000
+ROWS = 20_000 if "PROXIMA_SOAK" in os.environ else 2_200
 
 
 def run() -> Iterator[dict[str, Any]]:

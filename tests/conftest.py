@@ -34,7 +34,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Sto
 def cassandra_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.CassandraServer]:
     """One node, which takes 600 MB and up to half a minute: all its tests are in one file."""
     folder = tmp_path_factory.mktemp("cassandra")
-    with servers.CassandraServer.start(data_dir=folder, log_dir=folder) as server:
+    with servers.CassandraServer.start(data_dir=folder, log_dir=folder, tls=True) as server:
         yield server
 
 

@@ -45,6 +45,16 @@ _OPENS: Final = (
     "java.base/jdk.internal.util.jar", "java.base/sun.nio.ch", "jdk.management/com.sun.management.internal",
 )  # fmt: skip
 
+_TLS: Final = """
+client_encryption_options:
+  enabled: true
+  optional: true
+  keystore: {keystore}
+  keystore_password: for-tests
+  store_type: PKCS12
+  require_client_auth: false
+"""
+
 
 class _Server:
     """One Java process with a port that it listens on."""
@@ -98,9 +108,15 @@ class _Server:
 class CassandraServer(_Server):
     """One node. Make one with `start`; its clients find it at 127.0.0.1 and `port`, in `datacenter1`."""
 
+    ca_file: Path | None = None
+    """Who signed its certificate, if it has one."""
+
     @classmethod
-    def start(cls, *, data_dir: Path, log_dir: Path) -> Self:
-        """Raises StoreUnavailableError: Java or Maven is missing, or it does not come up."""
+    def start(cls, *, data_dir: Path, log_dir: Path, tls: bool = False) -> Self:
+        """`tls`: with a certificate of its own for 127.0.0.1, for clients that ask for one.
+
+        Raises StoreUnavailableError: Java or Maven is missing, or it does not come up.
+        """
         home = maven.fetched(f"cassandra-{CASSANDRA_VERSION}", _HERE / "cassandra_pom.xml", maven.INSTALL,
                              StoreUnavailableError)  # fmt: skip
         run_dir = data_dir.absolute() / "cassandra"
@@ -110,7 +126,7 @@ class CassandraServer(_Server):
         for name, value in {"STORAGE_PORT": storage, "SSL_PORT": ssl, "CQL_PORT": cql, "RUN_DIR": str(run_dir)}.items():
             text = text.replace(name, value)
         config = run_dir / "cassandra.yaml"
-        config.write_text(text)
+        config.write_text(text + (_TLS.format(keystore=_keystore(run_dir)) if tls else ""))
         argv = [
             maven.tool("java", maven.INSTALL, StoreUnavailableError),
             *_JAVA, "-Xms512m", "-Xmx512m", "-Xss512k", "-XX:MaxDirectMemorySize=128m",
@@ -125,6 +141,7 @@ class CassandraServer(_Server):
             "-cp", _classpath(home), "org.apache.cassandra.service.CassandraDaemon",
         ]  # fmt: skip
         server = cls("cassandra", argv, int(cql), log_dir / "cassandra.log", run_dir)
+        server.ca_file = run_dir / "ca.pem" if tls else None
         server.restart()
         return server
 
@@ -153,6 +170,20 @@ class DynamoDbServer(_Server):
     @property
     def endpoint_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+def _keystore(folder: Path) -> Path:
+    """A key and a certificate for 127.0.0.1; the certificate alone in `ca.pem` beside it."""
+    keytool = str(Path(maven.tool("java", maven.INSTALL, StoreUnavailableError)).with_name("keytool"))
+    keystore = folder / "keystore.p12"
+    common = ["-alias", "node", "-keystore", str(keystore), "-storepass", "for-tests", "-storetype", "PKCS12"]
+    if not keystore.exists():
+        for words in (
+            ["-genkeypair", "-keyalg", "EC", "-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "30"],
+            ["-exportcert", "-rfc", "-file", str(folder / "ca.pem")],
+        ):
+            maven.run([keytool, *words, *common], "make a certificate", maven.INSTALL, StoreUnavailableError)
+    return keystore
 
 
 def _classpath(home: Path) -> str:

@@ -20,7 +20,8 @@ from sinks.kept import HOUR_MS, METRICS
 from tests.bench.storing import beside
 from tests.sinks.store_targets import YEARS_S, CassandraTarget
 
-ROWS = 300_000 if "PROXIMA_SOAK" in os.environ else 22_000
+ROWS = 11_000
+TURNS = 27 if "PROXIMA_SOAK" in os.environ else 8
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -41,7 +42,7 @@ def run() -> Iterator[dict[str, Any]]:
                 )
                 assert all(result.success for result in results)
 
-            yield from beside(broker.bootstrap, target.open, bare, ROWS)
+            yield from beside(broker.bootstrap, target.open(), bare, rows=ROWS, turns=TURNS)
             connection.close()
 
 

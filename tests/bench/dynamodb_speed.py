@@ -18,7 +18,8 @@ from sinks.kept import METRICS
 from tests.bench.storing import beside
 from tests.sinks.store_targets import YEARS_S, DynamoDbTarget
 
-ROWS = 20_000 if "PROXIMA_SOAK" in os.environ else 2_200
+ROWS = 1_100
+TURNS = 18 if "PROXIMA_SOAK" in os.environ else 8
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -46,7 +47,7 @@ def run() -> Iterator[dict[str, Any]]:
                 pieces = [items[first : first + BATCH_ITEMS] for first in range(0, len(items), BATCH_ITEMS)]
                 list(pool.map(put, pieces))
 
-            yield from beside(broker.bootstrap, target.open, bare, ROWS)
+            yield from beside(broker.bootstrap, target.open(), bare, rows=ROWS, turns=TURNS)
 
 
 def _items(r: PathWeights) -> Iterator[dict[str, Any]]:

@@ -135,16 +135,16 @@ class EveryStore:
             configuration(3, 2),
             configuration(7, 3),
         ]
-        # Crashed after each record, and read again from the beginning, by one or by two at once.
+        # Read again from the beginning after each record, as after a crash, by two at once. A sink remembers nothing.
+        sinks = [new_store.open() for _ in range(2)]
         for read in range(1, len(topic) + 1):
-            sinks = [new_store.open() for _ in range(2)]
             for sink in sinks:
                 for offset, record in enumerate(topic[:read]):
                     sink.add(record, meta("failover-config", offset))
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(lambda sink: sink.flush(), sinks))
-            for sink in sinks:
-                sink.close()
+        for sink in sinks:
+            sink.close()
         with new_store.reader() as reader:
             found = reader.configurations(P)
         assert [v.configuration for v in found] == [topic[0], topic[2], topic[4], topic[5]]

@@ -31,7 +31,7 @@ def exactly_once_through_kills(
     store: StoreTarget, pipeline: Pipeline, folder: Path, *, rows: int, away_s: float
 ) -> dict[str, Any]:
     """`rows` path metrics, rankings and configurations; the store is away for `away_s` at least. Returns figures."""
-    records = [weights(PRIMARIES[n % 5], n // 5, TARGETS) for n in range(rows // len(TARGETS))]
+    records = [weights(PRIMARIES[n % 5], n // 5, TARGETS) for n in range(-(-rows // len(TARGETS)))]
     versions = [configuration(n) for n in range(1, 6)]
     thirds = [records[n::3] for n in range(3)]
     environment = {"PROXIMA_KAFKA__BOOTSTRAP": pipeline.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": pipeline.prefix,
@@ -95,8 +95,11 @@ def check(store: StoreTarget, pipeline: Pipeline, records: list[Any], versions: 
     until_ms = AT_MS + 1000 * len(records)
     with store.reader(pipeline.prefix) as reader:
         for number, primary in enumerate(PRIMARIES):
+            of_this = records[number::5]
+            count = sum(1 for _ in reader.metrics(primary, AT_MS, until_ms))
+            assert count == len(of_this) * len(TARGETS), f"{primary} has {count} rows"
             found = reader.metrics(primary, AT_MS, until_ms)
-            for record in records[number::5]:
+            for record in of_this:
                 for target, path in sorted(record.paths().items()):
                     metric = next(found)
                     assert (metric.decided_at_ms, metric.target_region) == (record.decided_at_ms, target)

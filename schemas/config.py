@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from schemas.errors import ConfigError
+from schemas.stores import Cassandra, DynamoDb
 from schemas.validate import AGENT_ID, REGION_ID
 
 _PREFIX = "PROXIMA_"
@@ -236,6 +237,16 @@ class SinkConfig(RoleConfig):
     sink: Sink = Sink()
     redis: Redis = Redis()
     jsonlines: JsonLines = JsonLines()
+    cassandra: Cassandra = Cassandra()
+    dynamodb: DynamoDb = DynamoDb()
+
+    @model_validator(mode="after")
+    def _one_keyspace_a_pipeline(self) -> Self:
+        """Cassandra's names cannot hold every prefix, and two pipelines in one keyspace would write over each other."""
+        stated = "cassandra" in self.model_fields_set and "keyspace" not in self.cassandra.model_fields_set
+        if stated and self.kafka.topic_prefix:
+            raise ValueError("cassandra.keyspace must be named when there is a topic_prefix: one keyspace a pipeline")
+        return self
 
 
 class ClientConfig(RoleConfig):

@@ -6,6 +6,9 @@
     redis.py          the latest ranking of every primary, served: two keys and a channel
     jsonlines.py      every ranking as a line of a file
     actuators/        what remedies ask for, done to paths, and told
+    kept.py           what the two stores keep of a record, and when a configuration comes into force
+    cassandra.py      path metrics, rankings and configurations in Cassandra ...
+    dynamodb.py       ... and in DynamoDB (dynamodb_tables.py: its client, names and failures)
 
 A sink writes idempotently and refuses to go back to a lower `sequence`, so that a record may come twice, late, or from
 two sinks at once. It never decides anything. Imports the schemas; meets the rest of Proxima on Kafka alone.

@@ -1,4 +1,5 @@
-"""What all tests share: one real broker and one real Redis a session, ours or those that the environment names.
+"""What all tests share: one real broker and one real store of each kind a session; Kafka and Redis may be named by the
+environment instead.
 
 They keep what earlier tests wrote, so a test takes topics, groups and keys of names that no other test has.
 """
@@ -11,6 +12,7 @@ import pytest
 
 from infra import redis
 from infra.kafka import cluster
+from infra.stores import servers
 
 
 @pytest.fixture(scope="session")
@@ -25,4 +27,20 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Sto
     """One server; `.url` is its address. A test that kills it starts its own."""
     folder = tmp_path_factory.mktemp("redis")
     with redis.existing_or_started(data_dir=folder, log_dir=folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cassandra_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.CassandraServer]:
+    """One node, which takes 600 MB and up to half a minute: all its tests are in one file."""
+    folder = tmp_path_factory.mktemp("cassandra")
+    with servers.CassandraServer.start(data_dir=folder, log_dir=folder, tls=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dynamodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.DynamoDbServer]:
+    """DynamoDB Local, with its data on disk."""
+    folder = tmp_path_factory.mktemp("dynamodb")
+    with servers.DynamoDbServer.start(data_dir=folder, log_dir=folder) as server:
         yield server

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("schemas", "streams", "producers", "sinks", "infra")
 
 # What only one file (or folder) may import.
-SOLE_IMPORTERS = {
+SOLE_IMPORTERS: dict[str, str | tuple[str, ...]] = {
     "faust": "streams/app.py",
     "mode": "streams/app.py",
     "aiokafka": "streams/app.py",
@@ -27,6 +27,9 @@ SOLE_IMPORTERS = {
     "networkx": "streams/core/graph.py",
     "scapy": "producers/probes/",
     "matplotlib": "infra/plot.py",
+    "cassandra": ("sinks/cassandra.py", "infra/stores/cassandra_schema.py"),
+    "boto3": "sinks/dynamodb_tables.py",
+    "botocore": ("sinks/dynamodb_tables.py", "infra/stores/dynamodb_schema.py"),
 }
 PURE_FORBIDS = {"time", "random", "asyncio", "socket", "threading", "subprocess", "os", "logging", "datetime", "uuid"}
 PICKLES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
@@ -62,7 +65,7 @@ def test_no_python_lies_in_a_folder_without_a_package() -> None:
 
 
 @pytest.mark.parametrize(("library", "place"), SOLE_IMPORTERS.items())
-def test_a_library_is_imported_in_one_place(library: str, place: str) -> None:
+def test_a_library_is_imported_in_one_place(library: str, place: str | tuple[str, ...]) -> None:
     importers = [name for name, tree in modules(*PACKAGES) if library in imported(tree)]
     assert [i for i in importers if not i.startswith(place)] == []
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, client_config, say, say_json
+from infra.cli.stores import StoreConfig, StoreName, settings_of
 from schemas.errors import ProximaError
+
+if TYPE_CHECKING:
+    from infra.asking import Answer
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="TOML or JSON; infra/examples has both kinds of content.")]
 REGIONS = "regions"
@@ -29,6 +35,8 @@ Example:
     config.command()(apply)
     config.command()(get)
     config.command()(check)
+    config.command()(history)
+    config.command()(rollback)
     app.add_typer(config, name="config")
 
 
@@ -57,6 +65,11 @@ def apply(
     draft = read_draft(file)
     kafka = client_config(bootstrap, config, prefix).kafka
     answers = apply_draft(kafka.bootstrap, draft, prefix=kafka.topic_prefix, timeout_s=timeout_s)
+    _tell(answers, str(file), as_json=as_json)
+
+
+def _tell(answers: Sequence[Answer], where: str, *, as_json: bool) -> None:
+    """What became of each; raises ProximaError when one is not applied."""
     if as_json:
         say_json([{"what": a.what, "version": a.version, "outcome": a.outcome, "reason": a.reason} for a in answers])
     else:
@@ -66,7 +79,7 @@ def apply(
     if failed:
         raise ProximaError(
             f"{len(failed)} of {len(answers)} not applied: {', '.join(f'{a.what} {a.outcome}' for a in failed)}",
-            where=str(file),
+            where=where,
         )
 
 
@@ -135,3 +148,72 @@ def check(file: File, *, as_json: AsJson = False) -> None:
         return
     regions = f"{len(draft.catalogue.regions)} regions, " if draft.catalogue is not None else ""
     say(f"{file}: {regions}{len(draft.configurations)} configurations, no mistakes")
+
+
+def history(
+    primary: Annotated[str, typer.Argument(metavar="PRIMARY", help="A primary region.")],
+    *,
+    store: StoreName = None,
+    config: StoreConfig = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every version that came into force, from a store; the last is in force.
+
+    --json prints them whole, one a line.
+
+    \b
+    Example:
+      proxima config history eu-west-1 --config infra/examples/cassandra.toml
+    """
+    from infra.stores.reading import store_of  # noqa: PLC0415
+    from infra.times import clock  # noqa: PLC0415
+    from schemas.codec import to_plain  # noqa: PLC0415
+
+    with store_of(*settings_of(config, store)) as opened:
+        versions = opened.configurations(primary)
+    if not versions:
+        raise ProximaError(f"the store has no configuration of {primary}", do="does its sink run?")
+    for v in versions:
+        c = v.configuration
+        if as_json:
+            say_json({"applied_at_ms": v.applied_at_ms, "configuration": to_plain(c)})
+        else:
+            candidates = ", ".join(c.potential_failover_regions)
+            say(f"{clock(v.applied_at_ms)}  version {c.version}  by {c.author or 'nobody named'}: {candidates}")
+
+
+def rollback(
+    primary: Annotated[str, typer.Argument(metavar="PRIMARY", help="A primary region.")],
+    *,
+    to: Annotated[int, typer.Option("--to", min=1, metavar="VERSION", help="What `config history` shows.")],
+    author: Annotated[
+        str | None, typer.Option(help="Who does it; without it, the old version's.", show_default=False)
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=0, metavar="S", help="Wait so long for the answer.")] = 30.0,
+    store: StoreName = None,
+    config: StoreConfig = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply an earlier version again, as a new one after the one in force.
+
+    By compare-and-set: if somebody else applies another meanwhile, this is rejected and nothing changes. FILE says
+    where the store and Kafka are.
+
+    \b
+    Example:
+      proxima config rollback eu-west-1 --to 3 --config infra/examples/cassandra.toml
+    """
+    from infra.apply import apply_draft  # noqa: PLC0415
+    from infra.configuration import Draft  # noqa: PLC0415
+    from infra.stores.reading import store_of  # noqa: PLC0415
+
+    settings, name = settings_of(config, store)
+    with store_of(settings, name) as opened:
+        versions = {v.configuration.version: v.configuration for v in opened.configurations(primary)}
+    if to not in versions:
+        there = ", ".join(map(str, versions)) or "none"
+        raise ProximaError(f"the store has no version {to} of {primary}", do=f"there is {there}")
+    old = versions[to]
+    draft = Draft(None, [replace(old, version=0, based_on=0, author=old.author if author is None else author)])
+    answers = apply_draft(settings.kafka.bootstrap, draft, prefix=settings.kafka.topic_prefix, timeout_s=timeout_s)
+    _tell(answers, f"rollback to version {to}", as_json=as_json)

@@ -22,6 +22,8 @@ class Target(StrEnum):
     REDIS = "redis"
     JSONLINES = "jsonlines"
     ACTUATORS = "actuators"
+    CASSANDRA = "cassandra"
+    DYNAMODB = "dynamodb"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,9 +37,10 @@ def sink(
         typer.Option(metavar="FILE", help="TOML file; infra/examples/sink.toml is one, commented.", show_default=False),
     ] = None,
 ) -> None:
-    """Run a sink: redis, jsonlines or actuators.
+    """Run a sink: redis, jsonlines, cassandra, dynamodb or actuators.
 
-    redis serves the latest ranking of every primary, jsonlines keeps all of them in a file, actuators do to paths what
+    redis serves the latest ranking of every primary, jsonlines keeps all of them in a file, cassandra and dynamodb keep
+    path metrics, rankings and configurations (`proxima stores migrate` makes their tables), actuators do to paths what
     remedies ask for (its file is infra/examples/actuators.toml, and nothing is done before that says so). It runs until
     SIGTERM or Ctrl-C; then writes and commits what it has, and leaves. While the target is down it waits and tries
     again, and nothing is lost.
@@ -45,6 +48,7 @@ def sink(
     \b
     Examples:
       proxima sink redis --config infra/examples/sink.toml
+      proxima sink cassandra --config infra/examples/cassandra.toml
       PROXIMA_REDIS__URL=redis://cache:6379/0 proxima sink redis
       proxima sink actuators --config infra/examples/actuators.toml
     """
@@ -105,4 +109,21 @@ def _jsonlines(settings: SinkConfig) -> Sink:
     return JsonLinesSink(settings.jsonlines.path)
 
 
-_STORES = {Target.REDIS: _redis, Target.JSONLINES: _jsonlines}
+def _cassandra(settings: SinkConfig) -> Sink:
+    from sinks.cassandra import CassandraSink  # noqa: PLC0415
+
+    return CassandraSink(settings.cassandra)
+
+
+def _dynamodb(settings: SinkConfig) -> Sink:
+    from sinks.dynamodb import DynamoDbSink  # noqa: PLC0415
+
+    return DynamoDbSink(settings.dynamodb, prefix=settings.kafka.topic_prefix)
+
+
+_STORES = {
+    Target.REDIS: _redis,
+    Target.JSONLINES: _jsonlines,
+    Target.CASSANDRA: _cassandra,
+    Target.DYNAMODB: _dynamodb,
+}

@@ -14,32 +14,21 @@ or use it goes without.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import maven
 from infra.processes import ChildProcess, free_ports, wait_until
 from schemas.errors import KafkaUnavailableError, ProximaError
 
 KAFKA_VERSION = "4.3.1"
 POM = Path(__file__).with_name("pom.xml")
-JAVA_VERSION_MIN = 17
-# Names differ between releases: Debian 13 has no 17 any more.
-JAVA_PACKAGES = ("openjdk-17-jre-headless", "default-jre-headless")
-DOWNLOAD_TIMEOUT_S = 600.0
 TRAINING_TIMEOUT_S = 60.0
-WHAT_TO_DO = (
-    f"install a JDK {JAVA_VERSION_MIN}+ and Maven (Debian: apt-get install openjdk-17-jre-headless maven), "
-    "or set PROXIMA_KAFKA__BOOTSTRAP to an existing cluster, HOST:PORT"
-)
+WHAT_TO_DO = f"{maven.INSTALL}, or set PROXIMA_KAFKA__BOOTSTRAP to an existing cluster, HOST:PORT"
 
 log = logging.getLogger(__name__)
 
@@ -74,33 +63,25 @@ def kafka_home() -> KafkaHome:
 
     Raises KafkaUnavailableError: if Java or Maven is missing, or the download fails.
     """
-    java = _tool("java")
+    java = maven.tool("java", WHAT_TO_DO, KafkaUnavailableError)
     folder = cache_folder()
     home = KafkaHome(java, folder)
     if not _is_current(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(folder.with_suffix(folder.suffix + ".lock")):
+        with maven.one_at_a_time(folder):
             if not _is_current(folder):
-                _check_java(java)
+                maven.check_java(java, WHAT_TO_DO, KafkaUnavailableError)
                 _make(home)
     return home
 
 
 def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "proxima" / f"kafka-{KAFKA_VERSION}"
+    return maven.cache_folder(f"kafka-{KAFKA_VERSION}")
 
 
 def _is_current(folder: Path) -> bool:
     made_from = folder / "pom.xml"
     return made_from.exists() and made_from.read_bytes() == POM.read_bytes()
-
-
-@contextmanager
-def _one_at_a_time(lock_path: Path) -> Iterator[None]:
-    with lock_path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when we die
-        yield
 
 
 def _make(home: KafkaHome) -> None:
@@ -115,7 +96,7 @@ def _make(home: KafkaHome) -> None:
         scratch = Path(temporary, "scratch")
         config = _trainee(scratch)
         tool = new.command("kafka.tools.StorageTool", "format", "-t", "proxima-kafka-training", "-c", config)
-        _run(tool, "format a node")
+        maven.run(tool, "format a node", WHAT_TO_DO, KafkaUnavailableError)
         shutil.copy(scratch / "data" / "bootstrap.checkpoint", new.bootstrap_checkpoint)
         shutil.copy(POM, new.folder / "pom.xml")
         if home.folder.exists():
@@ -126,8 +107,7 @@ def _make(home: KafkaHome) -> None:
 
 
 def _download(libs: Path) -> None:
-    goal = ["-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-    _run([_tool("mvn"), *goal, f"-DoutputDirectory={libs}"], "download Kafka's jars")
+    maven.download(POM, libs, "Kafka's jars", WHAT_TO_DO, KafkaUnavailableError)
 
 
 def _trainee(scratch: Path) -> Path:
@@ -163,56 +143,3 @@ def _archive_classes(home: KafkaHome, config: Path, scratch: Path) -> None:
         written.rename(home.archive)
     except (ProximaError, FileNotFoundError) as error:
         log.warning("no class data sharing, so brokers start more slowly: %s", error)
-
-
-def _run(argv: list[str], what: str) -> None:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise KafkaUnavailableError(f"cannot {what} within {DOWNLOAD_TIMEOUT_S:g} s", do=WHAT_TO_DO) from None
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-        raise KafkaUnavailableError(f"cannot {what}: {Path(argv[0]).name} ended with code {done.returncode}:\n{tail}")
-
-
-def _tool(name: str) -> str:
-    """The path of `java` or `mvn`; installed first where we may: root, Debian.
-
-    Raises KafkaUnavailableError: if it is missing and cannot be installed.
-    """
-    java_home = os.environ.get("JAVA_HOME")
-    in_java_home = Path(java_home, "bin", name) if java_home and name == "java" else None
-    if in_java_home is not None and in_java_home.exists():
-        return str(in_java_home)
-    found = shutil.which(name)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
-        _install()
-        found = shutil.which(name)
-    if found is None:
-        raise KafkaUnavailableError(f"{name} is missing, so no broker can be started here", do=WHAT_TO_DO)
-    return found
-
-
-def _install() -> None:
-    log.warning("Java or Maven is missing; trying apt-get install %s maven", JAVA_PACKAGES[0])
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends"]
-    attempts = [["apt-get", "update", "-q"], *([*install, java, "maven"] for java in JAVA_PACKAGES)]
-    for attempt in attempts:
-        done = subprocess.run(attempt, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and attempt[1] == "install":
-            return
-        if done.returncode != 0:
-            log.warning("%s failed: %s", " ".join(attempt), done.stderr.strip()[-500:])
-
-
-def _check_java(java: str) -> None:
-    shown = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', shown)
-    if version is None or int(version[1]) < JAVA_VERSION_MIN:
-        first_line = shown.strip().partition("\n")[0]
-        raise KafkaUnavailableError(
-            f"Kafka {KAFKA_VERSION} needs Java {JAVA_VERSION_MIN} or newer",
-            where=f"{java}: {first_line}",
-            do=WHAT_TO_DO,
-        )

@@ -15,6 +15,8 @@ BENCHES = (
     "prediction_speed",
     "prediction_models",
     "day_replay",
+    "cassandra_speed",
+    "dynamodb_speed",
     "probe_accuracy",
     "probe_scale",
     "probe_syn",

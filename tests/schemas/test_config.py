@@ -25,6 +25,8 @@ EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
 ROLES: dict[str, type[RoleConfig]] = {
     "worker.toml": WorkerConfig,
     "sink.toml": SinkConfig,
+    "cassandra.toml": SinkConfig,
+    "dynamodb.toml": SinkConfig,
     "probe.toml": ProbeConfig,
     "readiness.toml": ReadinessConfig,
     "routes.toml": RoutesConfig,

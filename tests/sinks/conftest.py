@@ -18,6 +18,7 @@ from schemas.topics import TOPICS, named
 from sinks.runner import Sink, SinkRunner
 from tests.sinks.targets import JsonLinesTarget, RedisTarget, Target
 
+pytest.register_assert_rewrite("tests.sinks.every_store")
 TARGETS: tuple[type[Any], ...] = (RedisTarget, JsonLinesTarget)
 
 

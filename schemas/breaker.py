@@ -231,6 +231,7 @@ class Breaker:
         return permit
 
     def status(self) -> Status:
+        """How it stands now, and its counts."""
         with self._lock:
             now_s = self._clock()
             changes = self._look(now_s)

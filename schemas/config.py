@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationErro
 
 from schemas.errors import ConfigError
 from schemas.validate import AGENT_ID, REGION_ID
+from schemas.webhook import Webhook
 
 _PREFIX = "PROXIMA_"
 Role = TypeVar("Role", bound="RoleConfig")
@@ -194,6 +195,7 @@ class SinkConfig(RoleConfig):
     sink: Sink = Sink()
     redis: Redis = Redis()
     jsonlines: JsonLines = JsonLines()
+    webhook: Webhook = Webhook()
 
 
 class ClientConfig(RoleConfig):

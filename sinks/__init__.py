@@ -5,6 +5,8 @@
     rendering.py      a ranking as JSON text
     redis.py          the latest ranking of every primary, served: two keys and a channel
     jsonlines.py      every ranking as a line of a file
+    webhook.py        every ranking POSTed to a destination: signing.py signs it, courier.py tries until it is there
+    several.py        several sinks in one process
 
 A sink writes idempotently and refuses to go back to a lower `sequence`, so that a record may come twice, late, or from
 two sinks at once. It never decides anything. Imports the schemas; meets the rest of Proxima on Kafka alone.

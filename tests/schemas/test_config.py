@@ -19,6 +19,7 @@ from schemas.config import (
     load,
 )
 from schemas.errors import ConfigError
+from schemas.webhook import Destination
 
 EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
 ROLES: dict[str, type[RoleConfig]] = {
@@ -27,6 +28,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "probe.toml": ProbeConfig,
     "routes.toml": RoutesConfig,
     "respond.toml": RespondConfig,
+    "webhook.toml": SinkConfig,
 }
 
 
@@ -150,7 +152,12 @@ def test_a_prefix_that_no_topic_can_begin_with_is_refused(prefix: str) -> None:
 @pytest.mark.parametrize(("file", "role"), ROLES.items())
 def test_the_examples_load_and_say_the_defaults(file: str, role: type[RoleConfig]) -> None:
     found = load(role, EXAMPLES / file, {})
-    if role not in (ProbeConfig, RoutesConfig):
+    if file == "webhook.toml":
+        assert isinstance(found, SinkConfig)
+        (destination,) = found.webhook.destinations
+        given = {name: getattr(destination, name) for name in ("name", "url", "secret_env")}
+        assert destination == Destination(**given), "an example that differs from the defaults should say why"
+    elif role not in (ProbeConfig, RoutesConfig):
         assert found == role(), "an example that differs from the defaults should say why"
 
 

@@ -30,10 +30,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Registry(Section):
+    """`[registry]`: what goes to Kafka is in Confluent's wire format then; what comes may be in either."""
+
+    url: str = Field("", pattern=r"^(https?://[^/@?#]+[^@?#]*)?$", description="of its Confluent API; empty: none")
+    register_schemas: bool = Field(True, description="at the start; else `proxima topics register` has to, before")
+    credentials_file: Path | None = Field(None, description="one line, USER:PASSWORD")
+    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's (PEM)")
+    timeout_ms: int = Field(3000, ge=10, le=60_000)
+
+
 class RoleConfig(BaseModel):
     """A whole file; its fields are sections."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    registry: Registry = Registry()
 
 
 class Kafka(Section):

@@ -4,8 +4,8 @@
 up, and a newer ranking never replaces an older one that waits. Primaries do not wait for each other.
 
 **At least once.** An offset is committed when everything up to it was delivered, or is in `dead-letters` with the
-reason NOT_DELIVERED. After a crash a receiver may be sent again what it had, under the same `webhook-id` (the
-`decision_id`), and drops it by that, or by a `sequence` at or below its last.
+reason NOT_DELIVERED. After a crash or a handover a receiver may be sent again what it had, under the same `webhook-id`
+(the `decision_id`), and drops it by that, or by a `sequence` at or below its last.
 
 **Waiting is bounded.** A primary that has `waiting_max` rankings waiting has its partition read no further; the few
 primaries that share the partition then wait with it, at most until `tries` are over.

@@ -11,6 +11,10 @@ import pytest
 
 from infra import redis
 from infra.kafka import cluster
+from schemas import wire
+from schemas.config import Registry
+from schemas.registry import SchemaRegistry
+from tests.registry import RegistryServer
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +30,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Sto
     folder = tmp_path_factory.mktemp("redis")
     with redis.existing_or_started(data_dir=folder, log_dir=folder) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """One schema registry; `.url` is its Confluent API."""
+    with RegistryServer.start(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def registry_in_use(registry: RegistryServer) -> Iterator[RegistryServer]:
+    """This process writes in the registry's format, until the test ends."""
+    wire.use(SchemaRegistry(Registry(url=registry.url)))
+    yield registry
+    wire.use(None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli._options import log_to_stderr, say
+from infra.cli._options import in_use, log_to_stderr, say
 
 if TYPE_CHECKING:
     from schemas.config import SinkConfig
@@ -52,7 +52,7 @@ def sink(
     from sinks.runner import SinkRunner  # noqa: PLC0415
 
     log_to_stderr()
-    settings = load(SinkConfig, config)
+    settings = in_use(load(SinkConfig, config))
     if name is Target.WEBHOOK:
         _webhook(settings)
         return

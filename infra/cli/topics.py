@@ -17,7 +17,7 @@ _HOUR_MS = 3600 * 1000
 def register(app: typer.Typer) -> None:
     topics = typer.Typer(
         no_args_is_help=True,
-        help="""The topics on a cluster: create, list, compare.
+        help="""The topics on a cluster: create, list, compare; register their schemas.
 
 \b
 Example:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from infra.processes import wait_until
 from producers.publisher import Publisher
 from schemas.topics import named
 from tests.infra.commands import lines
-from tests.registry import RegistryServer
+from tests.registry import RegistryServer, kcat_reads_avro
 from tests.sinks.conftest import Pipeline
 from tests.sinks.rankings import PRIMARIES, publish, ranking, records_on
 from tests.sinks.targets import JsonLinesTarget
@@ -29,7 +28,7 @@ def test_kcat_our_tail_and_our_sinks_read_a_ranking_in_either_format(
             publisher.publish("failover-rankings", PRIMARIES[0], ranking(sequence=sequence))
     name, url = named(pipeline.prefix, "failover-rankings"), registry_in_use.url
     assert [value[0] for _, _, value in records_on(pipeline.bootstrap, name)] == [0, 0]
-    if shutil.which("kcat") is not None:
+    if kcat_reads_avro():
         argv = ["kcat", "-C", "-e", "-q", "-b", pipeline.bootstrap, "-t", name, "-s", "value=avro", "-r", url]
         said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
         assert [json.loads(line)["sequence"] for line in said.splitlines()] == [1, 2]

@@ -30,7 +30,7 @@ class Destination(BaseModel):
     ca_file: Path | None = Field(None, description="certificates to trust instead of the system's (PEM)")
     timeout_ms: int = Field(10_000, ge=10, le=120_000, description="of a whole try")
     connect_timeout_ms: int = Field(3_000, ge=10, le=120_000)
-    tries: int = Field(8, ge=1, le=1000, description="of one ranking; then it is a dead letter")
+    tries: int = Field(20, ge=1, le=1000, description="of one ranking, some 6 minutes; then it is a dead letter")
     retry_ms: int = Field(500, ge=1, le=3_600_000, description="longest pause after the first try, then twice as long")
     retry_ms_max: int = Field(60_000, ge=1, le=3_600_000, description="longest pause of all")
     retry_after_ms_max: int = Field(300_000, ge=0, le=86_400_000, description="a Retry-After is heeded up to this")

@@ -28,6 +28,7 @@ from schemas.records import (
 )
 from schemas.topics import named
 from schemas.validate import mistakes
+from schemas.wire import framed
 
 DELIVERY_TIMEOUT_S: Final = 10.0
 TOPIC: Final = "failover-config"
@@ -169,7 +170,10 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
 
     for number, (key, record) in enumerate(records):
         producer.produce(
-            topic, key=key, value=encode(record), on_delivery=lambda e, m, number=number: on_delivery(number, e, m)
+            topic,
+            key=key,
+            value=framed(encode(record)),
+            on_delivery=lambda e, m, number=number: on_delivery(number, e, m),
         )
     producer.flush(DELIVERY_TIMEOUT_S)
     if len(places) < len(records):

@@ -31,6 +31,7 @@ from schemas.codec import encode
 from schemas.errors import DeliveryError
 from schemas.records import Record
 from schemas.topics import JOURNAL_BYTES_MAX, named
+from schemas.wire import framed
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Publisher:
             self.publish_raw(topic, key.encode(), value)
 
     def publish_raw(self, topic: str, key: bytes | None, value: bytes | None, partition: int | None = None) -> None:
-        """Send bytes as they are, never dropped, to the key's partition or the one given; raises as `publish` does."""
+        """Send a value, never dropped, to the key's partition or the one given; raises as `publish` does."""
         target = named(self._prefix, topic)
         deadline = time.monotonic() + self._publish_timeout_s
         while True:
@@ -226,7 +227,8 @@ class Publisher:
         """Whether librdkafka took the record; False: it has no room. Raises DeliveryError when it never will."""
         where = {} if partition is None else {"partition": partition}
         try:
-            self._producer.produce(topic, key=key, value=value, on_delivery=confirmed, **where)
+            sent = None if value is None else framed(value)
+            self._producer.produce(topic, key=key, value=sent, on_delivery=confirmed, **where)
         except BufferError:
             return False
         except KafkaException as error:

@@ -3,7 +3,7 @@
 A value says by its first bytes what it is:
 
     C3 01  then the CRC-64-AVRO fingerprint of its writer's schema, then Avro (the default; what we write)
-    00     then four bytes of schema id: a registry's wire format; read once a registry can be configured
+    00     then four bytes of schema id: a registry's wire format, where a registry is in use (wire.py)
     7B     an opening brace: JSON, on `injected-metrics` and `failover-config` only
 
 A reader finds the writer's schema by its fingerprint among `avsc/` and `avsc/history/` and resolves it to today's.
@@ -41,6 +41,7 @@ from schemas.records import (
 MAGIC = b"\xc3\x01"
 REGISTRY_MAGIC = b"\x00"
 _HEADER_BYTES = 10
+_find_schema: Callable[[int], Any] | None = None
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,24 +93,14 @@ def decode(value: bytes, *expected: type[Any]) -> Any:
 
     Raises CodecError: its `reason` is MALFORMED, UNKNOWN_SCHEMA, WRONG_RECORD or REGISTRY_NOT_CONFIGURED.
     """
-    if value[:1] == REGISTRY_MAGIC and len(value) > 5:
-        what = "a schema registry's wire format, and no registry is configured"
-        raise CodecError(Reason.REGISTRY_NOT_CONFIGURED, what)
-    if value[:2] != MAGIC or len(value) < _HEADER_BYTES:
-        start = value[:4].hex(" ") or "nothing"
-        raise CodecError(Reason.MALFORMED, f"starts with {start}, which is no single-object encoding (c3 01)")
-    fingerprint = value[2:_HEADER_BYTES]
-    writer = _known().get(fingerprint)
-    if writer is None:
-        what = f"no schema here has the fingerprint {fingerprint.hex()}; its writer may be newer than this reader"
-        raise CodecError(Reason.UNKNOWN_SCHEMA, what)
-    name = writer["name"].rpartition(".")[2]
+    writer, start = _writer_of(value)
+    name = _name_of(writer)
     cls = RECORDS[name]
     if cls not in expected:
         wanted = " or ".join(e.__name__ for e in expected)
         raise CodecError(Reason.WRONG_RECORD, f"is a {name}; {wanted} belongs here")
     body = io.BytesIO(value)
-    body.seek(_HEADER_BYTES)
+    body.seek(start)
     reader = schema_of(cls)
     try:
         plain = fastavro.schemaless_reader(body, writer, None if writer is reader else reader)
@@ -118,6 +109,32 @@ def decode(value: bytes, *expected: type[Any]) -> Any:
     if body.tell() != len(value):
         raise CodecError(Reason.MALFORMED, f"{len(value) - body.tell()} bytes too many after a {name}")
     return _builder(cls)(plain)
+
+
+def _writer_of(value: bytes) -> tuple[Any, int]:
+    """The schema that a value was written in, and where its Avro begins; raises CodecError."""
+    if value[:1] == REGISTRY_MAGIC and len(value) > 5:
+        if _find_schema is None:
+            what = "a schema registry's wire format, and no registry is configured"
+            raise CodecError(Reason.REGISTRY_NOT_CONFIGURED, what)
+        return _find_schema(int.from_bytes(value[1:5], "big")), 5
+    if value[:2] != MAGIC or len(value) < _HEADER_BYTES:
+        start = value[:4].hex(" ") or "nothing"
+        raise CodecError(Reason.MALFORMED, f"starts with {start}, which is no single-object encoding (c3 01)")
+    fingerprint = value[2:_HEADER_BYTES]
+    writer = _known().get(fingerprint)
+    if writer is None:
+        what = f"no schema here has the fingerprint {fingerprint.hex()}; its writer may be newer than this reader"
+        raise CodecError(Reason.UNKNOWN_SCHEMA, what)
+    return writer, _HEADER_BYTES
+
+
+def _name_of(writer: Any) -> str:
+    """The record that a writer's schema is of; raises CodecError: none of ours, which only a registry can bring."""
+    namespace, _, name = str(writer.get("name") if isinstance(writer, dict) else "").rpartition(".")
+    if namespace != "proxima" or name not in RECORDS:
+        raise CodecError(Reason.UNKNOWN_SCHEMA, "is written in a schema that is no record of Proxima's")
+    return name
 
 
 def decode_json(value: bytes) -> InjectedMetric | FailoverConfiguration | RegionCatalog | OperatorDirective:
@@ -166,6 +183,28 @@ def read(value: bytes, *expected: type[Any]) -> Any:
     if type(record) not in expected:
         raise CodecError(Reason.WRONG_RECORD, f"is a {type(record).__name__} in JSON, which does not belong here")
     return record
+
+
+def find_schemas(find: Callable[[int], Any] | None) -> None:
+    """From now on `decode` asks this for the writer's schema of a registry's id; None: there is no registry."""
+    global _find_schema  # noqa: PLW0603 - see wire.use
+    _find_schema = find
+
+
+def parsed(text: str) -> Any:
+    """A schema from anywhere, with a name space of its own; raises CodecError: it is none."""
+    try:
+        return fastavro.parse_schema(json.loads(text), {})
+    except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, RecursionError, *_UNREADABLE) as error:
+        raise CodecError(Reason.UNKNOWN_SCHEMA, f"its writer's schema cannot be read: {error}") from error
+
+
+def texts_of(cls: type[Any]) -> list[str]:
+    """Every schema that a record ever had, as JSON text without needless spaces; today's comes last."""
+    avsc = files("schemas").joinpath("avsc")
+    earlier = [e for e in avsc.joinpath("history").iterdir() if e.name.startswith(f"{cls.__name__}.")]
+    found = [*sorted(earlier, key=lambda e: e.name), avsc.joinpath(f"{cls.__name__}.avsc")]
+    return [json.dumps(json.loads(entry.read_text()), separators=(",", ":")) for entry in found]
 
 
 @_once

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationErro
 from schemas.errors import ConfigError
 from schemas.stores import Cassandra, DynamoDb
 from schemas.validate import AGENT_ID, REGION_ID
+from schemas.webhook import Webhook
 
 _PREFIX = "PROXIMA_"
 Role = TypeVar("Role", bound="RoleConfig")
@@ -30,10 +31,22 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Registry(Section):
+    """`[registry]`: what goes to Kafka is in Confluent's wire format then; what comes may be in either."""
+
+    url: str = Field("", pattern=r"^(https?://[^/@?#]+[^@?#]*)?$", description="of its Confluent API; empty: none")
+    register_schemas: bool = Field(True, description="at the start; else `proxima topics register` has to, before")
+    credentials_file: Path | None = Field(None, description="one line, USER:PASSWORD")
+    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's (PEM)")
+    timeout_ms: int = Field(3000, ge=10, le=60_000)
+
+
 class RoleConfig(BaseModel):
     """A whole file; its fields are sections."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    registry: Registry = Registry()
 
 
 class Kafka(Section):
@@ -237,6 +250,7 @@ class SinkConfig(RoleConfig):
     sink: Sink = Sink()
     redis: Redis = Redis()
     jsonlines: JsonLines = JsonLines()
+    webhook: Webhook = Webhook()
     cassandra: Cassandra = Cassandra()
     dynamodb: DynamoDb = DynamoDb()
 

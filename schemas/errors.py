@@ -50,6 +50,14 @@ class StoreUnavailableError(ProximaError):
     """A store (Redis, ...) does not answer; its sink keeps its place and tries again."""
 
 
+class DestinationGoneError(ProximaError):
+    """A webhook's receiver answered 410: it wants nothing more, and is sent nothing more."""
+
+
+class RegistryError(ProximaError):
+    """The schema registry does not answer, or refuses a schema."""
+
+
 class JournalError(ProximaError):
     """A journal cannot be read as one: torn file, wrong topic, no configuration in it."""
 

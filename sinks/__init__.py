@@ -9,6 +9,8 @@
     kept.py           what the two stores keep of a record, and when a configuration comes into force
     cassandra.py      path metrics, rankings and configurations in Cassandra ...
     dynamodb.py       ... and in DynamoDB (dynamodb_tables.py: its client, names and failures)
+    webhook.py        every ranking POSTed to a destination: signing.py signs it, courier.py tries until it is there
+    several.py        several sinks in one process
 
 A sink writes idempotently and refuses to go back to a lower `sequence`, so that a record may come twice, late, or from
 two sinks at once. It never decides anything. Imports the schemas; meets the rest of Proxima on Kafka alone.

@@ -14,6 +14,7 @@ from schemas.codec import encode
 from schemas.errors import DeliveryError
 from schemas.records import DeadLetter
 from schemas.topics import TOPICS, named
+from schemas.wire import framed
 
 CONFIRM_TIMEOUT_S: Final = 10.0
 
@@ -61,7 +62,7 @@ class DeadLetters:
         while True:
             try:
                 self._producer.produce(
-                    self._topic, value=encode(letter), key=letter.source_topic.encode(), on_delivery=on_delivery
+                    self._topic, value=framed(encode(letter)), key=letter.source_topic.encode(), on_delivery=on_delivery
                 )
             except BufferError:  # the queue is full: let some go
                 self._producer.poll(0.1)

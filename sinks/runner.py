@@ -48,13 +48,14 @@ _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTH
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Where a record stood."""
+    """Where a record stood, and its bytes."""
 
     topic: str
     partition: int
     offset: int
     appended_at_ms: int
     key: bytes | None
+    value: bytes = b""
 
     @property
     def place(self) -> Place:
@@ -66,6 +67,8 @@ class Sink(Protocol):
 
     topics: Sequence[str]
     """What it takes, by the names of the table."""
+    check_every_s: float = CHECK_EVERY_S
+    """How often `flush` is called when there is nothing to write."""
 
     def add(self, record: Any, meta: Meta) -> None:
         """Take a record into the batch, without I/O; raises CodecError for one that the target cannot hold."""
@@ -89,6 +92,21 @@ class Sink(Protocol):
         it has confirmed. Raises StoreUnavailableError.
         """
         return {}
+
+    def handled(self, taken: Mapping[Place, int]) -> Mapping[Place, int]:
+        """After a flush: up to which offset each place is done, and may be committed, of what was taken up to `taken`.
+
+        All of it, unless the sink goes on writing after `flush` has returned.
+        """
+        return taken
+
+    def busy(self) -> Collection[Place]:
+        """Places of which no more should be read for now; asked after each flush."""
+        return ()
+
+    def drain(self) -> None:
+        """Finish soon what is under way and begin nothing, until `assigned` is called: the places become another's."""
+        return  # most sinks have nothing under way between two flushes
 
     def close(self) -> None:
         """Let go of the target."""
@@ -149,6 +167,7 @@ class SinkRunner:
         self._committed: dict[Place, tuple[int, str]] = {}  # ... and what was said with it
         self._committing = self._word
         self._sequences: dict[Place, dict[str, tuple[int, int]]] = {}
+        self._held: set[Place] = set()  # paused because the sink has enough of them
 
     def stop(self) -> None:
         """Flush, commit and leave the group, soon."""
@@ -177,6 +196,7 @@ class SinkRunner:
 
     def _leave(self) -> None:
         """Write and commit what there is, and leave the group, so that others go on at once."""
+        self._sink.drain()
         self._flush(self._breaker.ask())
         self._is_leaving = True
 
@@ -201,12 +221,15 @@ class SinkRunner:
             self._fault(message.error())
             return False
         self._in_trouble = False
-        meta = Meta(message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key())
+        value: bytes | None = message.value()
+        meta = Meta(
+            message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), value or b""
+        )
         if not self._waiting:
             self._waiting_since_s = time.monotonic()
         self._waiting += 1
         self.counts.taken += 1
-        if not self._is_added(message.value(), meta):
+        if not self._is_added(value, meta):
             self._sink.skip(meta)
         self._next[meta.place] = meta.offset + 1
         return True
@@ -284,7 +307,7 @@ class SinkRunner:
             return self._breaker.state is not State.OPEN
         if self._waiting:
             return not more or self._waiting >= self._batch_max or now_s >= self._waiting_since_s + self._linger_s
-        return bool(self._unplaced) or now_s >= self._worked_at_s + CHECK_EVERY_S
+        return bool(self._unplaced) or now_s >= self._worked_at_s + self._sink.check_every_s
 
     def _work(self) -> None:
         """One try at everything that may fail; afterwards the store has what was taken, or is known to be down."""
@@ -305,7 +328,8 @@ class SinkRunner:
         self._is_up(permit)
         self._waiting = 0
         self.counts.flushes += 1
-        self._flushed.update(self._next)
+        self._flushed.update(self._sink.handled(self._next))
+        self._hold()
         for place in self._owned.intersection(lost):
             log.warning("%s, partition %d: the store has lost what it had confirmed; it is read again", *place)
             self.counts.rewinds += 1
@@ -332,6 +356,15 @@ class SinkRunner:
             log.warning("the store is back after %.1f s", time.monotonic() - self._down_since_s)
             self._down_since_s = None
             self._consumer.resume(self._consumer.assignment())
+            self._held.clear()
+
+    def _hold(self) -> None:
+        """Pause what the sink has enough of, and read on what it has room for again."""
+        busy = self._owned.intersection(self._sink.busy())
+        for places, turn in ((busy - self._held, self._consumer.pause), (self._held - busy, self._consumer.resume)):
+            if ours := places & self._owned:
+                turn([TopicPartition(*place) for place in ours])
+        self._held = busy | (self._held - self._owned)
 
     def _changed(self, change: Change) -> None:
         """Of the breaker: said once when it opens and closes, for between it opens with every try."""
@@ -374,11 +407,13 @@ class SinkRunner:
     def _on_revoke(self, _consumer: Any, partitions: Sequence[Any]) -> None:
         if self._is_leaving:
             return  # everything is done, and maybe too late to be done again
+        self._sink.drain()
         if self._flush(self._breaker.ask()):
             self._commit(wait=True)
         self._on_lost(_consumer, partitions)
 
     def _on_lost(self, _consumer: Any, _partitions: Sequence[Any]) -> None:
+        self._sink.drain()
         for place in self._owned:
             self._forget(place)
         self._owned, self._unplaced, self._is_committing = set(), set(), False

@@ -43,6 +43,7 @@ from faust.tables import TableManager
 from schemas.config import WorkerConfig
 from schemas.errors import ConfigError, KafkaUnavailableError
 from schemas.topics import JOURNAL_BYTES_MAX, TOPICS
+from schemas.wire import framed, unframed
 from streams.broker import Place, Stage
 from streams.journal import JournalRecord
 
@@ -247,7 +248,7 @@ class FaustBroker:
     async def send(
         self, topic: str, key: bytes | None, value: bytes, partition: int | None = None
     ) -> Awaitable[object]:
-        future: Any = await self._app.producer.send(self._prefix + topic, key, value, partition, None, None)
+        future: Any = await self._app.producer.send(self._prefix + topic, key, framed(value), partition, None, None)
         future.add_done_callback(_end_if_failed)
         return future  # type: ignore[no-any-return]
 
@@ -347,7 +348,7 @@ class FaustBroker:
 
 def _journal_record(record: Any) -> JournalRecord:
     # A tombstone is no record of ours, and gets its dead letter.
-    return JournalRecord(record.partition, record.offset, record.timestamp, record.key, record.value or b"")
+    return JournalRecord(record.partition, record.offset, record.timestamp, record.key, unframed(record.value or b""))
 
 
 def _end_if_failed(future: asyncio.Future[object]) -> None:

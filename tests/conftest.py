@@ -13,6 +13,10 @@ import pytest
 from infra import redis
 from infra.kafka import cluster
 from infra.stores import servers
+from schemas import wire
+from schemas.config import Registry
+from schemas.registry import SchemaRegistry
+from tests.registry import RegistryServer
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +48,17 @@ def dynamodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server
     folder = tmp_path_factory.mktemp("dynamodb")
     with servers.DynamoDbServer.start(data_dir=folder, log_dir=folder) as server:
         yield server
+
+
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """One schema registry; `.url` is its Confluent API."""
+    with RegistryServer.start(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def registry_in_use(registry: RegistryServer) -> Iterator[RegistryServer]:
+    """This process writes in the registry's format, until the test ends."""
+    wire.use(SchemaRegistry(Registry(url=registry.url)))
+    yield registry
+    wire.use(None)

@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from schemas.config import ClientConfig
+    from schemas.config import ClientConfig, RoleConfig
+
+    Role = TypeVar("Role", bound=RoleConfig)
 
 Bootstrap = Annotated[
     str | None,
@@ -36,7 +38,7 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
     """Where Kafka and Redis are: an option wins over the environment, the environment over the file."""
     from schemas.config import ClientConfig, load  # noqa: PLC0415 - pydantic is slow to load
 
-    found = load(ClientConfig, config)
+    found = in_use(load(ClientConfig, config))
     given = {}
     if bootstrap is not None:
         given["bootstrap"] = bootstrap
@@ -45,6 +47,16 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
             raise typer.BadParameter(f"{prefix!r} cannot begin a topic's name", param_hint="--prefix")
         given["topic_prefix"] = prefix
     return found.model_copy(update={"kafka": found.kafka.model_copy(update=given)})
+
+
+def in_use(role: Role) -> Role:
+    """The same role's configuration, its schema registry in use from now on where it names one."""
+    if role.registry.url:
+        from schemas.registry import SchemaRegistry  # noqa: PLC0415
+        from schemas.wire import use  # noqa: PLC0415
+
+        use(SchemaRegistry(role.registry))
+    return role
 
 
 def moment(text: str | None, option: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli._options import log_to_stderr
+from infra.cli._options import in_use, log_to_stderr
 
 
 def register(app: typer.Typer) -> None:
@@ -35,4 +35,4 @@ def probe(
     from schemas.config import ProbeConfig, load  # noqa: PLC0415
 
     log_to_stderr()
-    run(load(ProbeConfig, config))
+    run(in_use(load(ProbeConfig, config)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli._options import log_to_stderr
+from infra.cli._options import in_use, log_to_stderr
 
 if TYPE_CHECKING:
     from producers.readiness import Plan
@@ -41,7 +41,7 @@ def readiness(
     from schemas.config import ReadinessConfig, load  # noqa: PLC0415
 
     log_to_stderr()
-    role = load(ReadinessConfig, config)
+    role = in_use(load(ReadinessConfig, config))
 
     def subscribe(planned: Callable[[Plan], None], asked: Callable[[ReadinessRequest], None]) -> Callable[[], None]:
         return PlanWatch(role.kafka, role.readiness.primary_region, planned, asked).close

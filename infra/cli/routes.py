@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli._options import AsJson, log_to_stderr, say, say_json
+from infra.cli._options import AsJson, in_use, log_to_stderr, say, say_json
 
 if TYPE_CHECKING:
     from schemas.records import Region, RouteEvent
@@ -69,7 +69,7 @@ def _listen(config: Path, regions: Path | None) -> None:
     from schemas.config import RoutesConfig, load  # noqa: PLC0415
 
     log_to_stderr()
-    role = load(RoutesConfig, config)
+    role = in_use(load(RoutesConfig, config))
     fixed = _regions(regions) if regions is not None else None
 
     def subscribe(changed: Callable[[list[Region]], None]) -> Callable[[], None]:

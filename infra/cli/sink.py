@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli._options import log_to_stderr, say
+from infra.cli._options import in_use, log_to_stderr, say
 
 if TYPE_CHECKING:
     from schemas.config import SinkConfig
     from sinks.runner import Sink, SinkRunner
+    from sinks.several import Several
 
 
 class Target(StrEnum):
@@ -24,6 +27,7 @@ class Target(StrEnum):
     ACTUATORS = "actuators"
     CASSANDRA = "cassandra"
     DYNAMODB = "dynamodb"
+    WEBHOOK = "webhook"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,23 +41,24 @@ def sink(
         typer.Option(metavar="FILE", help="TOML file; infra/examples/sink.toml is one, commented.", show_default=False),
     ] = None,
 ) -> None:
-    """Run a sink: redis, jsonlines, cassandra, dynamodb or actuators.
+    """Run a sink: redis, jsonlines, webhook, cassandra, dynamodb or actuators.
 
-    redis serves the latest ranking of every primary, jsonlines keeps all of them in a file, cassandra and dynamodb keep
-    path metrics, rankings and configurations (`proxima stores migrate` makes their tables), actuators do to paths what
-    remedies ask for (its file is infra/examples/actuators.toml, and nothing is done before that says so). It runs until
-    SIGTERM or Ctrl-C; then writes and commits what it has, and leaves. While the target is down it waits and tries
-    again, and nothing is lost.
+    redis serves the latest ranking of every primary, jsonlines keeps all of them in a file, webhook POSTs each, signed,
+    to the destinations of the file (docs/subscribe.md), cassandra and dynamodb keep path metrics, rankings and
+    configurations (`proxima stores migrate` makes their tables), actuators do to paths what remedies ask for (its file
+    is infra/examples/actuators.toml, and nothing is done before that says so). It runs until SIGTERM or Ctrl-C; then
+    writes and commits what it has, and leaves. While the target is down it waits and tries again, and nothing is lost.
 
     \b
     Examples:
       proxima sink redis --config infra/examples/sink.toml
       proxima sink cassandra --config infra/examples/cassandra.toml
+      proxima sink webhook --config infra/examples/webhook.toml
       PROXIMA_REDIS__URL=redis://cache:6379/0 proxima sink redis
       proxima sink actuators --config infra/examples/actuators.toml
     """
     log_to_stderr()
-    runner = _actuators(config) if name is Target.ACTUATORS else _store(name, config)
+    runner = _RUNNERS.get(name, partial(_store, name))(config)
     asked: list[int] = []
 
     def stop(number: int, _frame: Any) -> None:
@@ -72,7 +77,7 @@ def _store(name: Target, config: Path | None) -> SinkRunner:
     from schemas.config import SinkConfig, load  # noqa: PLC0415
     from sinks.runner import SinkRunner  # noqa: PLC0415
 
-    settings = load(SinkConfig, config)
+    settings = in_use(load(SinkConfig, config))
     return SinkRunner(
         _STORES[name](settings),
         bootstrap=settings.kafka.bootstrap,
@@ -90,7 +95,7 @@ def _actuators(config: Path | None) -> SinkRunner:
     from schemas.actuators import ActuatorsConfig  # noqa: PLC0415
     from schemas.config import load  # noqa: PLC0415
 
-    return runner_of(load(ActuatorsConfig, config))
+    return runner_of(in_use(load(ActuatorsConfig, config)))
 
 
 def _redis(settings: SinkConfig) -> Sink:
@@ -101,6 +106,32 @@ def _redis(settings: SinkConfig) -> Sink:
     prefix = settings.kafka.topic_prefix
     topics = [named(prefix, topic) for topic in RedisSink.topics]
     return RedisSink(settings.redis.url, topic_ids(settings.kafka.bootstrap, topics), prefix=prefix)
+
+
+def _webhook(config: Path | None) -> Several:
+    from schemas.config import SinkConfig, load  # noqa: PLC0415
+    from schemas.errors import ConfigError  # noqa: PLC0415
+    from sinks.runner import SinkRunner  # noqa: PLC0415
+    from sinks.several import Several  # noqa: PLC0415
+    from sinks.webhook import WebhookSink  # noqa: PLC0415
+
+    settings = in_use(load(SinkConfig, config))
+    kafka, destinations = settings.kafka, settings.webhook.destinations
+    if not destinations:
+        raise ConfigError(["webhook.destinations: there is none"], do="infra/examples/webhook.toml has one, commented")
+    sinks = {d.name: WebhookSink(d, bootstrap=kafka.bootstrap, prefix=kafka.topic_prefix) for d in destinations}
+    runners = {
+        name: SinkRunner(
+            sink,
+            bootstrap=kafka.bootstrap,
+            name=f"webhook-{name}",
+            prefix=kafka.topic_prefix,
+            batch_max=settings.sink.batch_max,
+            linger_ms=settings.sink.linger_ms,
+        )
+        for name, sink in sinks.items()
+    }
+    return Several(runners)
 
 
 def _jsonlines(settings: SinkConfig) -> Sink:
@@ -126,4 +157,8 @@ _STORES = {
     Target.JSONLINES: _jsonlines,
     Target.CASSANDRA: _cassandra,
     Target.DYNAMODB: _dynamodb,
+}
+_RUNNERS: dict[Target, Callable[[Path | None], SinkRunner | Several]] = {
+    Target.ACTUATORS: _actuators,
+    Target.WEBHOOK: _webhook,
 }

@@ -17,7 +17,7 @@ _HOUR_MS = 3600 * 1000
 def register(app: typer.Typer) -> None:
     topics = typer.Typer(
         no_args_is_help=True,
-        help="""The topics on a cluster: create, list, compare.
+        help="""The topics on a cluster: create, list, compare; register their schemas.
 
 \b
 Example:
@@ -28,6 +28,7 @@ Example:
     topics.command(name="list")(list_)
     topics.command()(describe)
     topics.command()(asyncapi)
+    topics.command(name="register")(register_schemas)
     app.add_typer(topics, name="topics")
 
 
@@ -158,3 +159,32 @@ def _sentence(state: TopicState) -> str:
 def _kept(topic: Any) -> str:
     kept = "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms / _HOUR_MS / 24:g} d"
     return kept if topic.cleanup == "delete" else f"{kept}, {topic.cleanup}"
+
+
+def register_schemas(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Register every record's schemas with the registry of [registry], and let it hold later ones to them.
+
+    Subjects are the records' names, compatibility is FULL_TRANSITIVE. What is registered keeps its id, so repeating it
+    is safe.
+
+    \b
+    Examples:
+      PROXIMA_REGISTRY__URL=http://registry:8081 proxima topics register
+      proxima topics register --config client.toml --json
+    """
+    from schemas.config import ClientConfig, load  # noqa: PLC0415
+    from schemas.errors import ConfigError  # noqa: PLC0415
+    from schemas.registry import SchemaRegistry  # noqa: PLC0415
+    from schemas.wire import subjects  # noqa: PLC0415
+
+    settings = load(ClientConfig, config).registry
+    if not settings.url:
+        raise ConfigError(["registry.url: there is none"], do="set it in the file, or PROXIMA_REGISTRY__URL")
+    registry = SchemaRegistry(settings.model_copy(update={"register_schemas": True}))
+    for subject, text in subjects():
+        number = registry.id_of(subject, text)
+        registry.keep_compatible(subject)
+        if as_json:
+            say_json({"subject": subject, "id": number})
+        else:
+            say(f"{subject}  {number}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from infra.cli._options import in_use
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -33,5 +35,5 @@ def worker(
     if stages is not None:
         names = ", ".join(f'"{name.strip()}"' for name in stages.split(","))
         environment["PROXIMA_WORKER__STAGES"] = f"[{names}]"
-    code = run_worker(load(WorkerConfig, config, environment), config, lambda text: typer.echo(text, err=True))
+    code = run_worker(in_use(load(WorkerConfig, config, environment)), config, lambda text: typer.echo(text, err=True))
     raise typer.Exit(code)

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from infra.kafka.admin import REACH_TIMEOUT_S, metadata
 from schemas.errors import KafkaUnavailableError
+from schemas.wire import unframed
 
 BEGINNING: Final = -1
 NOW: Final = 0
@@ -86,7 +87,10 @@ class TopicReader:
             self._consumer.pause([TopicPartition(*place)])
             if message.offset() >= end:  # compacted away before it, or fetched already
                 return None
-        return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), message.value())
+        value = message.value()
+        if value is not None:
+            value = unframed(value)
+        return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), value)
 
     def close(self) -> None:
         self._consumer.close()

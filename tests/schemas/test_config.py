@@ -20,6 +20,7 @@ from schemas.config import (
     load,
 )
 from schemas.errors import ConfigError
+from schemas.webhook import Destination
 
 EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
 ROLES: dict[str, type[RoleConfig]] = {
@@ -31,6 +32,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "readiness.toml": ReadinessConfig,
     "routes.toml": RoutesConfig,
     "respond.toml": RespondConfig,
+    "webhook.toml": SinkConfig,
 }
 
 
@@ -154,7 +156,12 @@ def test_a_prefix_that_no_topic_can_begin_with_is_refused(prefix: str) -> None:
 @pytest.mark.parametrize(("file", "role"), ROLES.items())
 def test_the_examples_load_and_say_the_defaults(file: str, role: type[RoleConfig]) -> None:
     found = load(role, EXAMPLES / file, {})
-    if role not in (ProbeConfig, ReadinessConfig, RoutesConfig):
+    if file == "webhook.toml":
+        assert isinstance(found, SinkConfig)
+        (destination,) = found.webhook.destinations
+        given = {name: getattr(destination, name) for name in ("name", "url", "secret_env")}
+        assert destination == Destination(**given), "an example that differs from the defaults should say why"
+    elif role not in (ProbeConfig, ReadinessConfig, RoutesConfig):
         assert found == role(), "an example that differs from the defaults should say why"
 
 

@@ -1,0 +1,109 @@
+"""docs/subscribe.md does what it says: its programs are run as they stand there, but for the address and the topic."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.kafka.jars import cache_folder, kafka_home
+from infra.processes import ChildProcess, wait_until
+from producers.publisher import Publisher
+from schemas.topics import named
+from tests.registry import RegistryServer, kcat_reads_avro
+from tests.sinks.conftest import Pipeline, pipeline  # noqa: F401 - a fixture
+from tests.sinks.rankings import PRIMARIES, publish, ranking
+from tests.sinks.receiver import Receiver
+from tests.sinks.test_courier import SECRET, carrying, destination, parcel, results
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "subscribe.md").read_text()
+BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+AVRO = "org.apache.avro:avro:1.12.1"
+
+
+def block(language: str, what: str) -> str:
+    (found,) = [text for kind, text in BLOCKS if kind == language and what in text]
+    return found
+
+
+def ours(text: str, pipeline: Pipeline) -> str:  # noqa: F811
+    topic = named(pipeline.prefix, "failover-rankings")
+    return text.replace("127.0.0.1:9092", pipeline.bootstrap).replace('failover-rankings"', f'{topic}"')
+
+
+def says(argv: Sequence[str | Path], pipeline: Pipeline, folder: Path, wanted: list[str]) -> None:  # noqa: F811
+    """Run a program that goes on, and see what it prints of these rankings; one comes twice."""
+    publish(pipeline.bootstrap, pipeline.prefix, [ranking(sequence=s) for s in (1, 2, 2, 3)])
+    log = folder / "said"
+    with ChildProcess.start(argv, name="the program", log_path=log, cwd=ROOT, env=dict(os.environ)) as child:
+        wait_until(lambda: log.read_text().splitlines()[-3:] == wanted, 60, "three rankings", children=[child])
+
+
+def lines_of(*sequences: int) -> list[str]:
+    return [f"{r.primary_region} {r.sequence} {r.target_region}" for r in (ranking(sequence=s) for s in sequences)]
+
+
+@pytest.mark.kafka
+def test_the_python_program(pipeline: Pipeline, tmp_path: Path) -> None:  # noqa: F811
+    program = tmp_path / "subscribe.py"
+    program.write_text(ours(block("python", "Consumer"), pipeline))
+    says([sys.executable, program], pipeline, tmp_path, lines_of(1, 2, 3))
+
+
+@pytest.mark.kafka
+def test_the_java_program(pipeline: Pipeline, tmp_path: Path) -> None:  # noqa: F811
+    program = tmp_path / "Subscribe.java"
+    program.write_text(ours(block("java", "Subscribe"), pipeline))
+    home = kafka_home()
+    options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dslf4j.internal.verbosity=ERROR"]
+    path = f"{home.folder}/libs/*{os.pathsep}{_avro()}/*"
+    says([home.java, *options, "-cp", path, program], pipeline, tmp_path, lines_of(1, 2, 3))
+
+
+@pytest.mark.kafka
+def test_the_kcat_command(registry_in_use: RegistryServer, pipeline: Pipeline) -> None:  # noqa: F811
+    if not kcat_reads_avro():
+        pytest.skip("no kcat that was built with Avro (Debian's is not)")
+    with Publisher(pipeline.bootstrap, client_id="test", topic_prefix=pipeline.prefix) as publisher:
+        publisher.publish("failover-rankings", PRIMARIES[0], ranking(sequence=7))
+    topic = named(pipeline.prefix, "failover-rankings")
+    command = block("sh", "kcat").replace("127.0.0.1:9092", pipeline.bootstrap).replace("failover-rankings", topic)
+    argv = shlex.split(command.replace("http://127.0.0.1:8081", registry_in_use.url))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert '"sequence": 7' in done.stdout, done.stderr
+
+
+def test_the_lines_that_verify_a_webhook() -> None:
+    with Receiver() as receiver, carrying(destination(receiver)) as courier:
+        courier.submit([parcel()])
+        results(courier, 1)
+        (got,) = receiver.deliveries
+    assert verified(SECRET, got.headers, got.body)
+    assert not verified(SECRET, got.headers, got.body + b" ")
+    assert not verified(SECRET, {**got.headers, "webhook-timestamp": "1"}, got.body)
+    assert not verified(SECRET, {**got.headers, "webhook-id": "another"}, got.body)
+    assert not verified("whsec_" + "A" * 44, got.headers, got.body)
+
+
+def verified(secret: str, headers: Any, body: bytes) -> bool:
+    program = block("python", "webhook-id")
+    assert len([line for line in program.splitlines() if line and not line.startswith("import")]) == 3, "three lines"
+    names: dict[str, Any] = {"secret": secret, "headers": headers, "body": body}
+    exec(program, names)  # noqa: S102 - our own documentation
+    return names["is_ours"]  # type: ignore[no-any-return]
+
+
+def _avro() -> Path:
+    folder = cache_folder().with_name("avro-1.12.1")
+    if not list(folder.glob("*.jar")):
+        argv = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={AVRO}", f"-DoutputDirectory={folder}"]
+        subprocess.run(argv, check=True, timeout=300)
+    return folder

@@ -50,6 +50,7 @@ def dynamodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server
         yield server
 
 
+@pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     """One schema registry; `.url` is its Confluent API."""
     with RegistryServer.start(tmp_path_factory.mktemp("registry")) as server:

@@ -150,11 +150,6 @@ class Remedies:
         return due
 
     @property
-    def is_quiet(self) -> bool:
-        """Nothing is in place, and nothing is under way."""
-        return not any(t.phase in IN_PLACE for t in self._treatments.values())
-
-    @property
     def targets(self) -> list[str]:
         """Regions whose paths have remedies."""
         return list(self._paths)

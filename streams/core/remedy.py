@@ -13,6 +13,7 @@ from streams.core.remedy_states import Phase, Signal
 
 HELPED_SIGHTS: Final = 3  # in a row: rolling averages pass a limit by chance once, hardly three times
 # What falls by less from sight to sight has arrived: a twentieth of what was won is still to come then.
+STILL_SIGHTS: Final = 2  # in a row: where a moment brings no probes, the average stands for one
 _STILL_MS_RATIO: Final = 0.02
 _STILL_LOSS_RATIO: Final = 0.005
 ROLLBACK_TRIES: Final = 3
@@ -77,7 +78,7 @@ class Treatment:
     before: float = 0.0  # the worst since the plan
     after: float = 0.0
     helped: int = 0  # sights in a row
-    settled: bool = False  # it does not get any better
+    still: int = 0  # sights in a row in which it got no better
     # how long it stays
     revert_at_ms: float = math.inf
     reverts: int = 0  # of them in a row in vain
@@ -95,7 +96,7 @@ class Treatment:
         gain = self.remedy.gain_ms if metric == LATENCY and self.remedy.gain_ms else self.remedy.gain_ratio * value
         self.metric, self.from_value, self.before, self.after = metric, value, value, value
         self.must_reach = limit_ms if foretold else max(value - gain, 0.0)
-        self.helped = 0
+        self.helped = self.still = 0
 
     def see(self, sight: Sight, path: Degradation, policy: Policy) -> None:
         """How the path is; it counts while the remedy is planned or verified, and when somebody looked."""
@@ -105,7 +106,8 @@ class Treatment:
         if self.phase is Phase.PLANNED:
             self.before = max(self.before, value)
             return
-        self.settled = self.after - value <= (_STILL_MS_RATIO * value if self.metric == LATENCY else _STILL_LOSS_RATIO)
+        least = _STILL_MS_RATIO * value if self.metric == LATENCY else _STILL_LOSS_RATIO
+        self.still = self.still + 1 if self.after - value <= least else 0
         self.after = value
         lossless = not sight.is_down and (self.metric == LOSS or sight.loss_now_ratio < policy.disruption_loss_ratio)
         swift = self.metric == LATENCY or not path.bad or path.metric == LOSS
@@ -115,7 +117,7 @@ class Treatment:
     def verdict(self, now_ms: int) -> Signal | None:
         """Whether it has helped; None: that is not certain yet. What is won is told when it is all there."""
         is_over = now_ms >= self.since_ms + self.remedy.verify_within_ms
-        if self.helped >= HELPED_SIGHTS and (self.settled or is_over):
+        if self.helped >= HELPED_SIGHTS and (self.still >= STILL_SIGHTS or is_over):
             return Signal.HELPED
         return Signal.NOT_HELPED if is_over else None
 
@@ -129,7 +131,7 @@ class Treatment:
             self.withdrawn_at_ms = now_ms
         if phase is not Phase.ROLLING_BACK:
             self.rollbacks = 0
-        self.phase, self.since_ms, self.helped = phase, now_ms, 0
+        self.phase, self.since_ms, self.helped, self.still = phase, now_ms, 0, 0
 
     def may_be_tried(self, now_ms: int) -> bool:
         """It is configured, at rest, and has not failed too often."""

@@ -125,7 +125,7 @@ def test_an_action_survives_kill_9_of_worker_and_actuator_and_is_done_once(kafka
         first = _actuators(pipeline, provider, tmp_path)
         with path.probed(pipeline):
             wait_until(lambda: len(pipeline.read("failover-rankings")) > 3, 60, "rankings", poll_s=0.5)
-            time_to_learn_s = time.monotonic() + 10
+            time_to_learn_s = time.monotonic() + 5
             wait_until(lambda: time.monotonic() > time_to_learn_s, 20, "the path's usual latency", poll_s=0.5)
             provider.behaves("slow")
             path.is_degraded = True

@@ -10,6 +10,7 @@ import pytest
 from infra.configuration import read_draft
 from schemas.config import (
     ClientConfig,
+    GatewayConfig,
     ProbeConfig,
     RespondConfig,
     RoleConfig,
@@ -27,6 +28,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "probe.toml": ProbeConfig,
     "routes.toml": RoutesConfig,
     "respond.toml": RespondConfig,
+    "gateway.toml": GatewayConfig,
 }
 
 

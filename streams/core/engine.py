@@ -45,11 +45,11 @@ from streams.core.damping import Damping
 from streams.core.directives import Directives, Orders
 from streams.core.foresight import Foreseen, Foresight, trust_events
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
-from streams.core.injected import Injected
+from streams.core.injected import InForce, Injected, Seen
 from streams.core.outcomes import Outcomes
 from streams.core.paths import Paths
 from streams.core.prediction import MODEL, Predictor
-from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
+from streams.core.ranking import DOWN, NO_ROUTE, UNHEALTHY, VETOED, Ranked, is_fresh, path_weights, rank_at
 from streams.core.readiness import Outlook, Readiness
 from streams.core.reason import sentence
 from streams.core.routes import Routes
@@ -60,7 +60,7 @@ from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
-ENGINE_VERSION: Final = "3"
+ENGINE_VERSION: Final = "4"
 # Why a target in use was left, that failback has to wait for.
 _FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED))
 Published = FailoverRanking | PathWeights | DisruptionPrediction | PredictionScorecard | ReadinessRequest
@@ -134,8 +134,7 @@ class FailoverEngine:
 
     def inject(self, metric: InjectedMetric, now_ms: int) -> bool:
         """A metric from outside, until it expires; True when it has to be decided upon at once."""
-        self._injected.take(metric, now_ms)
-        return metric.metric == "healthy"
+        return self._injected.take(metric, now_ms) and metric.metric == "healthy"
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
@@ -260,12 +259,12 @@ class FailoverEngine:
         if self._directives.expire(now_ms[0]):
             self._events.append(Event.DIRECTIVE_ENDED)
         orders = self._directives.orders(self._numbers)
-        said = self._injected.in_force(self._numbers, now_ms[0])
         observed_ms = np.array([edge.observed_ms for edge in edges])
         measured, suspects = metrics_at(self._paths, picture, len(regions), policy, observed_ms)
+        said, unhealthy = self._said(measured, now_ms)
         no_route = self._routes.gone(self._paths, self._numbers, policy.quorum_ratio, now_ms[0])
         dead, trusted = measured.down.reshape(shape), measured.trusted.reshape(shape)
-        for also in (said.unhealthy, no_route):
+        for also in (unhealthy, no_route):
             dead = dead if also is None else dead | also
         ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
         foreseen = self._foresee(measured, now_ms)
@@ -278,7 +277,7 @@ class FailoverEngine:
             known=self._known,
             bandwidth_bps=self._bandwidth,
             injected=said.metrics,
-            unhealthy=said.unhealthy,
+            unhealthy=None if unhealthy is None else unhealthy.reshape(-1),
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
             ejected=None if ejected is None else ejected.reshape(-1),
@@ -293,6 +292,25 @@ class FailoverEngine:
             self._evidence_at_ms = evidence_at_ms[number]
             published.append(self._publish(ranks.at(number), each, orders, advice, now_ms[number]))
         return published
+
+    def _said(self, measured: PathMetrics, now_ms: Sequence[int]) -> tuple[InForce, Array | None]:
+        """What is in force of what was injected; and (ticks, targets) bool, who is unhealthy for all that is known.
+
+        Where something fresh is measured, that somebody says so is no more than a voice.
+        """
+        policy, targets = self.configuration.policy, len(self._numbers)
+        fresh = is_fresh(measured, policy)
+        if self._injected.is_due(now_ms[0]):
+            first = slice(0, targets)
+            values = measured.latency_ms, measured.loss_ratio, measured.delay_variation_ms
+            table = np.array((*(each[first] for each in values), self._bandwidth))
+            impairment = self._scale.impairment(table)
+            seen = Seen(impairment, measured.confidence[first], fresh[first], measured.down[first])
+            self._events += self._injected.review(seen, self._numbers, now_ms[0], self._scale.impairment)
+        said = self._injected.in_force(self._numbers, now_ms[0], ~np.isnan(self._configured))
+        if said.unhealthy is None or not np.count_nonzero(said.unhealthy):
+            return said, None
+        return said, said.unhealthy & ~fresh.reshape(len(now_ms), targets)
 
     def _foresee(self, measured: PathMetrics, now_ms: Sequence[int]) -> list[Foreseen]:
         """Of each tick what is predicted, and how far it counts."""
@@ -372,7 +390,8 @@ class FailoverEngine:
             mode=ranked.mode,
             advice=advice,
             events=[str(e) for e in events],
-            reason=sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred),
+            reason=sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred)
+            + self._injected.trust.note(),
             config_version=self.configuration.version,
             stale_after_ms=3 * policy.heartbeat_ms,
             order_confidence=ranked.order_confidence,
@@ -468,6 +487,7 @@ class FailoverEngine:
             "events": [str(e) for e in self._events],
             "evidence_at_ms": self._evidence_at_ms,
             "injected": self._injected.values,
+            "trust": self._injected.trust.save(),
             "routes": self._routes.save(),
             "directives": self._directives.save(),
             "predicted": self._predicted,
@@ -504,7 +524,7 @@ class FailoverEngine:
             engine._shown = Shown(**shown | its | {"suspects": tuple(shown["suspects"])})
         engine._events = [Event(e) for e in scalars["events"]]
         engine._evidence_at_ms = scalars["evidence_at_ms"]
-        engine._injected = Injected(scalars["injected"])
+        engine._injected = Injected(scalars["injected"], scalars.get("trust"))
         engine._routes = Routes(scalars.get("routes"))
         engine._directives = Directives.load(scalars.get("directives", []))
         engine._predicted = scalars["predicted"]

@@ -23,7 +23,7 @@ from schemas.records import Array, Candidate, Mode, Policy
 from streams.core.numbers import significant
 from streams.core.sensitivity import flips, log_score_error, order_confidence
 from streams.core.views import PathMetrics
-from streams.core.weights import METRICS, NetworkWeight, Scale, network_weight
+from streams.core.weights import METRICS, NetworkWeight, Said, Scale, network_weight
 
 # Gates in order: the first that holds is the reason.
 UNKNOWN_REGION: Final = "UNKNOWN_REGION"
@@ -36,6 +36,7 @@ EJECTED: Final = "EJECTED"
 STALE: Final = "STALE"
 NO_DATA: Final = "NO_DATA"
 GATES: Final = (UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, EJECTED, STALE, NO_DATA)
+SOURCES_SHOWN: Final = 8  # of those that inject, in a ranking's contributions
 # Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
 DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN))
 
@@ -94,10 +95,25 @@ class Ranked:
         baseline = self.policy.baseline_exponent * np.log(self.ranks.baseline[self.cells])
         rows = baseline, *self.parts.contributions, self.parts.uncertainty
         found = dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
+        found |= self._moved_by_sources(found)
         demotion = self.ranks.demotion
         if demotion is not None and np.count_nonzero(demotion[self.cells]):
             found["prediction"] = demotion[self.cells]
         return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
+
+    def _moved_by_sources(self, measured: dict[str, Array]) -> dict[str, Array]:
+        """(regions,) what each source moved, most first; and the baseline without its part. The last few are one."""
+        said = self.ranks.said
+        if said is None or self.parts.moved is None:
+            return {}
+        lost = self.policy.baseline_exponent * said.lost[:, self.cells]
+        moved = self.parts.moved + said.sick[:, self.cells] + lost
+        most = np.argsort(-np.abs(moved).max(axis=1), kind="stable")
+        shown = [i for i in most.tolist() if np.count_nonzero(moved[i])]
+        named = {f"injected:{said.sources[i]}": moved[i] for i in shown[:SOURCES_SHOWN]}
+        if len(shown) > SOURCES_SHOWN:
+            named["injected:others"] = moved[shown[SOURCES_SHOWN:]].sum(axis=0)
+        return {"baseline": measured["baseline"] - lost.sum(axis=0), **named}
 
     @cached_property
     def normalized(self) -> Array:
@@ -169,6 +185,7 @@ class Ranks(NamedTuple):
     parts: NetworkWeight
     policy: Policy
     demotion: Array | None  # logarithms, 0 or less; None: no prediction counts
+    said: Said | None = None
 
     def at(self, moment: int) -> Ranked:
         """One of the moments."""
@@ -195,7 +212,7 @@ def rank(
     baseline: Array,
     known: Array,
     bandwidth_bps: Array,
-    injected: Array | None = None,
+    injected: Said | None = None,
     unhealthy: Array | None = None,
     drained: Array | None = None,
     no_route: Array | None = None,
@@ -206,7 +223,8 @@ def rank(
 ) -> Ranked:
     """Score and order the candidates.
 
-    Shapes: all arrays (regions,), but `injected` (metrics, regions), NaN where nobody said so. `baseline` in (0, 1];
+    Shapes: all arrays (regions,). `injected`: what sources say; their part of the capacity is in the baseline already.
+    `baseline` in (0, 1];
     `known`: in the catalogue or given a weight; `unhealthy`, `drained`,
     `no_route`, `ejected`: bool. `name_order`, each region's
     place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
@@ -239,7 +257,7 @@ def rank_at(
     baseline: Array,
     known: Array,
     bandwidth_bps: Array,
-    injected: Array | None,
+    injected: Said | None,
     unhealthy: Array | None,
     drained: Array | None,
     no_route: Array | None,
@@ -250,25 +268,26 @@ def rank_at(
 ) -> Ranks:
     """The same at several moments, whose suspects are given.
 
-    Shapes: `metrics`, `ejected`, `demotion` (moments * regions,), moment by moment; the rest as `rank` has it, all the
-    time.
+    Shapes: `metrics`, `ejected`, `unhealthy`, `demotion` (moments * regions,), moment by moment; the rest as `rank` has
+    it, all the time.
     """
     moments, count = len(suspects), len(regions)
     if moments > 1:
         baseline, known, bandwidth_bps, name_order = (
             np.tile(each, moments) for each in (baseline, known, bandwidth_bps, name_order)
         )
-        injected, unhealthy, drained, no_route = (
-            None if each is None else np.tile(each, moments) for each in (injected, unhealthy, drained, no_route)
-        )
+        drained, no_route = (None if each is None else np.tile(each, moments) for each in (drained, no_route))
+    injected = None if injected is None else injected.tiled(moments)
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
     parts = network_weight(measured, injected, metrics.confidence, policy, scale)
-    log_network = parts.contributions.sum(axis=0) + parts.uncertainty
+    log_network = parts.log_weight
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
+    if injected is not None:
+        log_score = log_score + injected.sick.sum(axis=0)
     if demotion is not None:
         log_score = log_score + demotion
     score = significant(np.exp(log_score))
-    fresh = _fresh(metrics, policy)
+    fresh = is_fresh(metrics, policy)
     silent = np.isnan(metrics.age_ms)
     gates = {
         UNKNOWN_REGION: ~known,
@@ -309,10 +328,11 @@ def rank_at(
         parts=parts,
         policy=policy,
         demotion=demotion,
+        said=injected,
     )
 
 
-def _fresh(metrics: PathMetrics, policy: Policy) -> Array:
+def is_fresh(metrics: PathMetrics, policy: Policy) -> Array:
     """(regions,) bool: somebody who is not suspect measured it lately; never heard is not fresh."""
     return metrics.trusted & (metrics.age_ms <= policy.stale_after_ms)
 

@@ -67,7 +67,10 @@ def test_candidates_tell_the_same_as_the_ranking_in_order_of_rank(paths: dict[st
     assert [c.rank for c in candidates] == list(range(1, len(paths) + 1))
     assert {c.region_id: c.ineligible_reason for c in candidates} == reasons(result)
     assert all(c.eligible == (c.ineligible_reason is None) for c in candidates)
-    assert all(set(c.contributions) - {"prediction"} == {"baseline", *METRICS, "uncertainty"} for c in candidates)
+    assert all(
+        set(c.contributions) - {"prediction", "injected:somebody"} == {"baseline", *METRICS, "uncertainty"}
+        for c in candidates
+    )
     assert {c.region_id: c.predicted_disruption for c in candidates}.get("t-1", 0.25) == 0.25
     # As floats on the wire have to be.
     for candidate in candidates:

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 from schemas.validate import AT_MS_MAX, METRICS, REGION_ID, SOURCE, TTL_MS_MAX
 
 _REGION: Final = f"^{REGION_ID.pattern}$"
+
+
+def _whole(value: Any) -> Any:
+    """5.0 is a whole number in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_AtMs = Annotated[int, Field(ge=0, le=AT_MS_MAX), BeforeValidator(_whole)]
+_TtlMs = Annotated[int, Field(ge=1, le=TTL_MS_MAX), BeforeValidator(_whole)]
 
 
 class _Strict(BaseModel):
@@ -25,8 +34,8 @@ class _Metric(_Strict):
     metric: str
     value: float
     source: str | None = Field(None, pattern=f"^{SOURCE.pattern}$", description="the token's, if it is said at all")
-    observed_at_ms: int | None = Field(None, ge=0, le=AT_MS_MAX, description="Unix, ms; null: now")
-    ttl_ms: int = Field(60_000, ge=1, le=TTL_MS_MAX, description="it counts for so long")
+    observed_at_ms: _AtMs | None = Field(None, description="Unix, ms; null: now")
+    ttl_ms: _TtlMs = Field(60_000, description="it counts for so long")
 
 
 def _range(name: str) -> Any:
@@ -69,11 +78,17 @@ class Capacity(_Metric):
     value: float = _range("capacity_ratio")
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # false is 0 to Python, and to nobody else
+        raise ValueError("is a boolean, not 0 or 1")
+    return value
+
+
 class Healthy(_Metric):
     """Whether the region serves: 1, or 0."""
 
     metric: Literal["healthy"]
-    value: Literal[0, 1]
+    value: Annotated[Literal[0, 1], BeforeValidator(_number)]
 
 
 Metric = Annotated[

@@ -11,6 +11,7 @@ BENCHES = (
     "fold_speed",
     "engine_speed",
     "routes_speed",
+    "gateway_speed",
     "prediction_speed",
     "prediction_models",
     "day_replay",

@@ -46,6 +46,7 @@ def test_what_is_acknowledged_is_on_the_topic_with_the_tokens_source(gateway: Se
         (json.dumps(metric(value=-1)).encode(), "value"),
         (json.dumps(metric(metric="mood")).encode(), "metric"),
         (json.dumps(metric(metric="healthy", value=0.5)).encode(), "value"),
+        (json.dumps(metric(metric="healthy", value=False)).encode(), "value"),
         (json.dumps(metric(colour="red")).encode(), "colour"),
         (json.dumps(metric("No")).encode(), "primary_region"),
         (json.dumps(metric(ttl_ms=0)).encode(), "ttl_ms"),

@@ -7,6 +7,8 @@
     routes/        BGP: routes to the regions as routers' peers announce and withdraw them, by BMP or from files
     readiness.py   the loop of `proxima readiness`: each target in its turn and on request, one report each time
     health.py, checks.py       endpoints asked through breakers, and what was seen beside what was asked for
+    gateway/       `proxima gateway`: metrics in and rankings out by HTTP
+    client.py      injects through it, in three lines
     pacer.py, tick.py, stalls.py, capacity.py, privileges.py       what that loop is made of
     signals.py     when a program of ours has to end
     responder.py   `proxima respond`: the far end of bandwidth trains

@@ -12,6 +12,9 @@ to fill the wire), the backlog stands in our queue, and it never gives up by its
 accepted stays accepted until the broker has it, or this process ends. Those few are the oldest, and stay first in
 line after an outage; idempotence keeps order and removes doubles across reconnects.
 
+Whoever has somebody waiting for an answer uses `send`: it never blocks, and says of these records alone whether the
+broker has confirmed them. With `delivery_timeout_s` they are given up after so long, and their sender knows.
+
 A thread polls librdkafka: confirmations arrive, and the queue moves on, also while nobody publishes.
 """
 
@@ -21,6 +24,8 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -62,6 +67,32 @@ class _Waiting(NamedTuple):
     value: bytes
 
 
+class _Batch:
+    """Records that are confirmed together; `done` is set by whichever thread polls librdkafka then."""
+
+    def __init__(self, count: int, topic: str) -> None:
+        self.topic, self.done = topic, Future[None]()
+        self.done.set_running_or_notify_cancel()  # nobody can cancel it: records cannot be called back
+        self._lock = threading.Lock()
+        self._left = count
+        self._refused = ""
+
+    def answered(self, error: KafkaError | None) -> None:
+        """One of them is confirmed, or never will be."""
+        with self._lock:
+            self._left -= 1
+            if error is not None:
+                self._refused = error.str()
+            if self._left:
+                return
+        if self._refused:
+            self.done.set_exception(
+                DeliveryError(f"the broker did not take a record: {self._refused}", where=self.topic)
+            )
+        else:
+            self.done.set_result(None)
+
+
 class Publisher:
     """A producer of records; threads may share it. Leaving its context flushes."""
 
@@ -76,7 +107,10 @@ class Publisher:
         compression: str = "lz4",
         publish_timeout_s: float = 30.0,
         flush_timeout_s: float = 10.0,
+        delivery_timeout_s: float = 0.0,
+        in_flight_max: int = 8 * IN_FLIGHT_MAX,
     ) -> None:
+        """`delivery_timeout_s` 0: no record is ever given up. `in_flight_max` records may be under way."""
         self._bootstrap, self._prefix = bootstrap, topic_prefix
         self._batches_max, self._bytes_max = queue_batches_max, queue_bytes_max
         self._publish_timeout_s, self._flush_timeout_s = publish_timeout_s, flush_timeout_s
@@ -102,9 +136,9 @@ class Publisher:
                 "compression.type": compression,
                 # The largest record that any topic takes, and its key and headers.
                 "message.max.bytes": JOURNAL_BYTES_MAX + (128 << 10),
-                "queue.buffering.max.messages": 8 * IN_FLIGHT_MAX,
+                "queue.buffering.max.messages": in_flight_max,
                 "queue.buffering.max.kbytes": 128 << 10,
-                "delivery.timeout.ms": 0,
+                "delivery.timeout.ms": round(delivery_timeout_s * 1000),
                 # Half a minute of back-off would be half a minute of silence after the broker's return.
                 "reconnect.backoff.max.ms": 2000,
                 # It would say at each attempt that nobody answers; `_trouble` says it once.
@@ -143,6 +177,34 @@ class Publisher:
                 what = f"no room for another record within {self._publish_timeout_s:g} s"
                 raise DeliveryError(what, where=f"{target} at {self._bootstrap}", do="is the broker reachable?")
             self._producer.poll(_POLL_S)
+
+    def send(self, topic: str, records: Sequence[tuple[str, Record]]) -> Future[None]:
+        """Send records, each with its key, without waiting; done when the broker has confirmed every one of them.
+
+        Fails with DeliveryError when one was refused or given up; then others of them may have arrived. Raises
+        DeliveryError: there is no room now, or this producer can send no more at all.
+        """
+        encoded = [(key.encode(), encode(record)) for key, record in records]
+        batch = _Batch(len(encoded), named(self._prefix, topic))
+        for key, value in encoded:
+            with self._lock:
+                self._raise_fatal()
+                taken = self._hand_over(batch.topic, key, value, lambda e, _m: self._batch_confirmed(batch, e))
+                self._others_in_flight += taken
+            if not taken:  # the batch is never done then; its sender knows
+                raise DeliveryError("no room for another record now", where=batch.topic, do="is the broker reachable?")
+        if not encoded:
+            batch.done.set_result(None)
+        return batch.done
+
+    def reaches(self, topic: str, timeout_s: float) -> bool:
+        """Whether a broker answers within so long, and has this topic of the table."""
+        name = named(self._prefix, topic)
+        try:
+            found = self._producer.list_topics(name, timeout=timeout_s).topics[name]
+        except KafkaException:
+            return False
+        return found.error is None and not self._fatal
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until the broker has confirmed everything.
@@ -263,6 +325,15 @@ class Publisher:
             elif error.code() not in _GIVEN_UP:
                 self._failed += 1
                 self._refused.append(f"{error.str()} ({message.topic()}, key {message.key()!r})")
+
+    def _batch_confirmed(self, batch: _Batch, error: KafkaError | None) -> None:
+        with self._lock:
+            self._others_in_flight -= 1
+            if error is None:
+                self._count_delivery()
+            else:
+                self._failed += 1
+        batch.answered(error)
 
     def _measurement_confirmed(self, error: KafkaError | None, message: Message) -> None:
         with self._lock:

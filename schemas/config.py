@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -222,6 +223,48 @@ class Respond(Section):
 
 class RespondConfig(RoleConfig):
     respond: Respond = Respond()
+
+
+def _is_local(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+class Gateway(Section):
+    """`[gateway]`: the HTTP API."""
+
+    listen: str = Field("127.0.0.1", min_length=1, description="address; beyond this machine only with TLS")
+    port: int = Field(8420, ge=0, le=65535, description="0: any; the log says which")
+    tokens_file: Path = Field(Path("tokens.json"), description="made by `proxima gateway token new`; read at changes")
+    tls_certificate_file: Path | None = Field(None, description="PEM, with the chain")
+    tls_key_file: Path | None = Field(None, description="PEM, unencrypted")
+    without_tls: bool = Field(False, description="beyond this machine in the clear: something else ends TLS")
+    body_bytes_max: int = Field(1 << 20, ge=1024, le=16 << 20, description="of a request")
+    batch_max: int = Field(1000, ge=1, le=10_000, description="metrics in a request")
+    confirm_timeout_s: float = Field(5.0, ge=0.1, le=60, description="the broker confirms within so long, or 503")
+    in_flight_max: int = Field(50_000, ge=100, description="unconfirmed records: a bound on memory")
+    idempotency_s: float = Field(600, ge=1, le=86_400, description="a key is remembered so long")
+    idempotency_keys_max: int = Field(10_000, ge=1, description="of one token: the oldest is forgotten")
+    streams_max: int = Field(200, ge=1, description="subscribers at once")
+    heartbeat_s: float = Field(15.0, ge=0.1, le=300, description="a line on a silent stream, so that it stays open")
+    stream_lag_max: int = Field(256, ge=1, description="rankings a subscriber may be behind before it is dropped")
+    stream_send_s: float = Field(10.0, ge=0.1, description="one may take so long to take an event")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file go together")
+        if not _is_local(self.listen) and self.tls_key_file is None and not self.without_tls:
+            what = f"{self.listen} is beyond this machine, and tokens would cross the network in the clear"
+            raise ValueError(f"{what}: give tls_certificate_file and tls_key_file, or say without_tls = true")
+        return self
+
+
+class GatewayConfig(RoleConfig):
+    kafka: Kafka = Kafka()
+    gateway: Gateway = Gateway()
 
 
 class Redis(Section):

@@ -72,3 +72,7 @@ class ProbeError(ProximaError):
 
 class RouteError(ProximaError):
     """Routes cannot be listened to or read: an address that is taken, a file that is not there."""
+
+
+class GatewayError(ProximaError):
+    """The HTTP API cannot serve, or did not take what a client sent."""

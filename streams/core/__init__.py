@@ -5,6 +5,7 @@
     paths.py        rolling state of a primary's paths, one view an agent and target (decide's half)
     views.py        what the agents say together: quorum, suspects, metrics of each path
     injected.py     metrics from outside, until they expire
+    trust.py        whom of those who inject is believed, and how far
     baseline.py     weight of a path before anything is measured: proximity and capacity
     weights.py      utilities of what is measured, and the network weight
     ranking.py      gates, scores, order, mode

@@ -49,11 +49,21 @@ from streams.core.directives import Directives, Orders
 from streams.core.foresight import Foreseen, Foresight, trust_events
 from streams.core.graph_says import GraphSays
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
-from streams.core.injected import InForce, Injected
+from streams.core.injected import InForce, Injected, Seen
 from streams.core.outcomes import Outcomes
 from streams.core.paths import Paths
 from streams.core.prediction import MODEL, Predictor
-from streams.core.ranking import DOWN, NO_ROUTE, NOT_READY, UNHEALTHY, VETOED, Ranked, path_weights, rank_at
+from streams.core.ranking import (
+    DOWN,
+    NO_ROUTE,
+    NOT_READY,
+    UNHEALTHY,
+    VETOED,
+    Ranked,
+    is_fresh,
+    path_weights,
+    rank_at,
+)
 from streams.core.readiness import Outlook, Readiness, Worry, asked, foretold, worry_about
 from streams.core.reason import and_what_the_network_says, sentence
 from streams.core.reports import Reports
@@ -151,8 +161,7 @@ class FailoverEngine:
 
     def inject(self, metric: InjectedMetric, now_ms: int) -> bool:
         """A metric from outside, until it expires; True when it has to be decided upon at once."""
-        self._injected.take(metric, now_ms)
-        return metric.metric == "healthy"
+        return self._injected.take(metric, now_ms) and metric.metric == "healthy"
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
@@ -290,14 +299,14 @@ class FailoverEngine:
         if self._directives.expire(now_ms[0]):
             self._events.append(Event.DIRECTIVE_ENDED)
         orders = self._directives.orders(self._numbers)
-        said = self._injected.in_force(self._numbers, now_ms[0])
         observed_ms = np.array([edge.observed_ms for edge in edges])
         measured, suspects = metrics_at(self._paths, picture, len(regions), policy, observed_ms)
+        said, unhealthy = self._said(measured, now_ms)
         no_route = self._routes.gone(self._paths, self._numbers, policy.quorum_ratio, now_ms[0])
         standing = self._reports.standing(self._numbers, policy, now_ms[0])
         dead, trusted = measured.down.reshape(shape), measured.trusted.reshape(shape)
         # Down and then not ready yet is one failure and not two.
-        for also in (said.unhealthy, no_route, standing.not_ready):
+        for also in (unhealthy, no_route, standing.not_ready):
             dead = dead if also is None else dead | also
         ejected = self._damping.observe_at(dead, trusted, policy, now_ms)
         foreseen = self._foresee(measured, now_ms)
@@ -312,7 +321,7 @@ class FailoverEngine:
             known=self._known,
             bandwidth_bps=self._bandwidth,
             injected=said.metrics,
-            unhealthy=said.unhealthy,
+            unhealthy=None if unhealthy is None else unhealthy.reshape(-1),
             drained=np.isin(regions, list(orders.drained)) if orders.drained else None,
             no_route=no_route,
             standing=standing,
@@ -337,6 +346,25 @@ class FailoverEngine:
             return said.capacity_ratio, None
         left, full = free
         return left if said.capacity_ratio is None else left * said.capacity_ratio, full
+
+    def _said(self, measured: PathMetrics, now_ms: Sequence[int]) -> tuple[InForce, Array | None]:
+        """What is in force of what was injected; and (ticks, targets) bool, who is unhealthy for all that is known.
+
+        Where something fresh is measured, that somebody says so is no more than a voice.
+        """
+        policy, targets = self.configuration.policy, len(self._numbers)
+        fresh = is_fresh(measured, policy)
+        if self._injected.is_due(now_ms[0]):
+            first = slice(0, targets)
+            values = measured.latency_ms, measured.loss_ratio, measured.delay_variation_ms
+            table = np.array((*(each[first] for each in values), self._bandwidth))
+            impairment = self._scale.impairment(table)
+            seen = Seen(impairment, measured.confidence[first], fresh[first], measured.down[first])
+            self._events += self._injected.review(seen, self._numbers, now_ms[0], self._scale.impairment)
+        said = self._injected.in_force(self._numbers, now_ms[0], ~np.isnan(self._configured))
+        if said.unhealthy is None or not np.count_nonzero(said.unhealthy):
+            return said, None
+        return said, said.unhealthy & ~fresh.reshape(len(now_ms), targets)
 
     def _foresee(self, measured: PathMetrics, now_ms: Sequence[int]) -> list[Foreseen]:
         """Of each tick what is predicted, and how far it counts."""
@@ -450,7 +478,8 @@ class FailoverEngine:
             advice=advised,
             events=[str(e) for e in events],
             reason=and_what_the_network_says(
-                sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred),
+                sentence(ranked, orders, self._hold, signal=signal, before=before, waits=waits, barred=barred)
+                + self._injected.trust.note(),
                 ranked,
                 self._hold.target,
                 news.verdict,
@@ -551,6 +580,7 @@ class FailoverEngine:
             "events": [str(e) for e in self._events],
             "evidence_at_ms": self._evidence_at_ms,
             "injected": self._injected.values,
+            "trust": self._injected.trust.save(),
             "routes": self._routes.save(),
             "reports": self._reports.save(),
             "directives": self._directives.save(),
@@ -590,7 +620,7 @@ class FailoverEngine:
             engine._shown = Shown(**shown | its | {"suspects": tuple(shown["suspects"])})
         engine._events = [Event(e) for e in scalars["events"]]
         engine._evidence_at_ms = scalars["evidence_at_ms"]
-        engine._injected = Injected(scalars["injected"])
+        engine._injected = Injected(scalars["injected"], scalars.get("trust"))
         engine._routes = Routes(scalars.get("routes"))
         engine._reports = Reports(scalars.get("reports"))
         engine._directives = Directives.load(scalars.get("directives", []))

@@ -1,31 +1,50 @@
-"""Metrics from outside, in force until they expire: of several sources the median counts, of `healthy` the worst."""
+"""Metrics from outside, in force until they expire, each with as much of the say as its source's standing gives it.
+
+A source that says nothing of a path has no part in it. What is said of latency, loss, delay variation and bandwidth
+shifts the path's impairment (`weights.py`). `capacity_ratio` and `healthy` shift the score itself: by the share of
+those who say so, ln(1 - share) at most. So no source moves a path by more than its bound. Only of a path that nothing
+fresh is measured of does `healthy = 0` count as it is: there is nobody to contradict it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from schemas.records import Array, InjectedMetric
-from streams.core.weights import METRICS
+from schemas.records import Array, Event, InjectedMetric
+from streams.core.trust import Trust
+from streams.core.weights import INJECTED_SHARE, METRICS, Said
 
-# Values of a primary in force at once; beyond, the earliest to expire goes. Whoever invents sources without end must
-# not make a snapshot that the broker refuses.
+# Values of a primary in force at once; beyond, that source's goes which has the most. Whoever invents values without
+# end must not make a snapshot that the broker refuses, nor push out what others say.
 _IN_FORCE_MAX: Final = 1000
 _CAPACITY_MIN: Final = 1e-6  # a weight of 0 would have no logarithm
+_CONFIDENCE_MIN: Final = 0.5  # of a measurement that a source can be held against
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """`metrics` is (METRICS, targets), NaN where nobody says anything; the rest (targets,). None: nobody at all."""
+    """What counts at a moment. `unhealthy`, `capacity_ratio`: (targets,). None: nobody says anything."""
 
-    metrics: Array | None = None
+    metrics: Said | None = None
     unhealthy: Array | None = None
     capacity_ratio: Array | None = None
     primary_unhealthy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is measured at a moment: `impairment` (METRICS, targets), NaN unknown; the rest (targets,)."""
+
+    impairment: Array
+    confidence: Array
+    fresh: Array
+    down: Array
 
 
 _NOTHING: Final = InForce()
@@ -34,40 +53,97 @@ _NOTHING: Final = InForce()
 class Injected:
     """Of one primary: the latest value of each source about each target and metric."""
 
-    def __init__(self, values: dict[str, list[Any]] | None = None) -> None:
+    def __init__(self, values: dict[str, list[Any]] | None = None, trust: Mapping[str, Any] | None = None) -> None:
         self.values = values or {}  # "target metric source" -> [value, expires_at_ms, observed_at_ms]
+        self.trust = Trust(trust)
 
-    def take(self, metric: InjectedMetric, now_ms: int) -> None:
-        """Take one in; what comes late does not replace what is newer."""
+    def take(self, metric: InjectedMetric, now_ms: int) -> bool:
+        """Take one in, unless its source is above its rate; what comes late does not replace what is newer."""
+        if not self.trust.admits(metric.source, now_ms):
+            return False
         key = f"{metric.target_region or ''} {metric.metric} {metric.source}"
         observed_at_ms = min(metric.observed_at_ms, now_ms)
         known = self.values.get(key)
         if known is None or observed_at_ms >= known[2]:
             self.values[key] = [metric.value, observed_at_ms + metric.ttl_ms, observed_at_ms]
         if len(self.values) > _IN_FORCE_MAX:
-            del self.values[min(self.values, key=lambda k: (self.values[k][1], k))]
+            many = Counter(key.rpartition(" ")[2] for key in self.values)
+            loudest = max(many, key=lambda source: (many[source], source))
+            its = (key for key in self.values if key.rpartition(" ")[2] == loudest)
+            del self.values[min(its, key=lambda k: (self.values[k][1], k))]
+        return True
 
     def until_ms(self, now_ms: int) -> float:
-        """When, after this moment, the first of them expires; infinity: never."""
-        return min((v[1] for v in self.values.values() if v[1] > now_ms), default=math.inf)
+        """When, after this moment, the first of them expires, or is reviewed; infinity: never."""
+        first = min((v[1] for v in self.values.values() if v[1] > now_ms), default=math.inf)
+        return min(first, self.trust.next_ms(now_ms)) if self.values else first
 
-    def in_force(self, numbers: Mapping[str, int], now_ms: int) -> InForce:
-        """What counts at this moment for these targets."""
+    def is_due(self, now_ms: int) -> bool:
+        """Whether what is in force has to be held against what is measured."""
+        return self.trust.is_due(now_ms) and any(v[1] > now_ms for v in self.values.values())
+
+    def review(self, seen: Seen, numbers: Mapping[str, int], now_ms: int, scale_of: Any) -> list[Event]:
+        """Hold every value in force against what is measured; `scale_of` gives impairments of (METRICS, 1) values."""
+        found: dict[tuple[str, str], float] = {}
+        for key in sorted(self.values):
+            value, expires_at_ms, _ = self.values[key]
+            target, metric, source = key.split(" ", 2)
+            number = numbers.get(target)
+            if number is None or expires_at_ms <= now_ms:
+                continue
+            contradiction = _contradiction(metric, value, seen, number, scale_of)
+            if not math.isnan(contradiction):
+                found[source, target] = max(contradiction, found.get((source, target), 0.0))
+        return self.trust.review(found, now_ms)
+
+    def in_force(self, numbers: Mapping[str, int], now_ms: int, fixed: Array | None = None) -> InForce:
+        """What counts at this moment for these targets; `fixed` (targets,) bool: their capacity does not matter."""
         if self.values:
             self.values = {k: v for k, v in self.values.items() if v[1] > now_ms}
         if not self.values:
             return _NOTHING
-        each: dict[tuple[str, str], list[float]] = {}
-        for key in sorted(self.values):
-            target, metric, _ = key.split(" ", 2)
-            each.setdefault((metric, target), []).append(self.values[key][0])
-        said = {metric: np.full(len(numbers), np.nan) for metric in (*METRICS, "healthy", "capacity_ratio")}
-        for (metric, target), values in each.items():
-            if target in numbers:
-                said[metric][numbers[target]] = min(values) if metric == "healthy" else float(np.median(values))
+        keys = [(*key.split(" ", 2), self.values[key][0]) for key in sorted(self.values)]
+        about = [each for each in keys if each[0] in numbers]
+        primary_unhealthy = any(t == "" and m == "healthy" and v == 0 for t, m, _, v in keys)
+        if not about:
+            return InForce(primary_unhealthy=primary_unhealthy)
+        sources = tuple(sorted({source for _, _, source, _ in about}))
+        row = {source: i for i, source in enumerate(sources)}
+        column = {metric: i for i, metric in enumerate((*METRICS, "healthy", "capacity_ratio"))}
+        said = np.full((len(sources), len(column), len(numbers)), np.nan)
+        share = np.zeros_like(said)
+        for target, metric, source, value in about:
+            place = row[source], column[metric], numbers[target]
+            said[place], share[place] = value, self.trust.share(source, target)
+        share *= np.minimum(1.0, INJECTED_SHARE / np.maximum(share.sum(axis=0), INJECTED_SHARE))
+        count = len(METRICS)
+        sick = share[:, count] * (said[:, count] == 0)
+        lost = share[:, count + 1] * (1 - np.nan_to_num(said[:, count + 1], nan=1.0))
+        if fixed is not None:
+            lost = lost * ~fixed
         return InForce(
-            metrics=np.stack([said[metric] for metric in METRICS]),
-            unhealthy=said["healthy"] == 0,
-            capacity_ratio=np.maximum(np.nan_to_num(said["capacity_ratio"], nan=1.0), _CAPACITY_MIN),
-            primary_unhealthy=min(each.get(("healthy", ""), [1.0])) == 0,
+            metrics=Said(sources, said[:, :count], share[:, :count], _split(sick), _split(lost)),
+            unhealthy=(said[:, count] == 0).any(axis=0),
+            capacity_ratio=np.maximum(1 - lost.sum(axis=0), _CAPACITY_MIN),
+            primary_unhealthy=primary_unhealthy,
         )
+
+
+def _split(shares: Array) -> Array:
+    """(sources, targets): ln(1 - all shares), as much of it to each as its share is of them all."""
+    total = shares.sum(axis=0)
+    return np.where(total > 0, np.log1p(-total) * shares / np.where(total > 0, total, 1.0), 0.0)
+
+
+def _contradiction(metric: str, value: float, seen: Seen, number: int, scale_of: Any) -> float:
+    """0 to 1; NaN where nothing measured can say."""
+    if not seen.fresh[number] and not seen.down[number]:
+        return math.nan
+    if metric == "healthy":
+        return float((value == 0) != bool(seen.down[number]))
+    if metric not in METRICS or seen.confidence[number] < _CONFIDENCE_MIN:
+        return math.nan
+    row = METRICS.index(metric)
+    values = np.full((len(METRICS), 1), np.nan)
+    values[row] = value
+    return float(abs(scale_of(values)[row, 0] - seen.impairment[row, number]))

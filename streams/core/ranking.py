@@ -27,7 +27,7 @@ from streams.core.reports import Standing
 from streams.core.sensitivity import flips, log_score_error, order_confidence
 from streams.core.verdicts import Shared
 from streams.core.views import PathMetrics
-from streams.core.weights import METRICS, NetworkWeight, Scale, network_weight
+from streams.core.weights import METRICS, NetworkWeight, Said, Scale, network_weight
 
 # Gates in order: the first that holds is the reason.
 UNKNOWN_REGION: Final = "UNKNOWN_REGION"
@@ -44,6 +44,7 @@ NO_DATA: Final = "NO_DATA"
 GATES: Final = (
     UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN, VETOED, NOT_READY, EJECTED, NO_CAPACITY, STALE, NO_DATA
 )  # fmt: skip
+SOURCES_SHOWN: Final = 8  # of those that inject, in a ranking's contributions
 # Never chosen, not even in PANIC: known to be dead, or ruled out by an operator.
 DEAD: Final = frozenset((UNKNOWN_REGION, DRAINED, UNHEALTHY, NO_ROUTE, DOWN))
 
@@ -102,6 +103,7 @@ class Ranked:
         baseline = self.policy.baseline_exponent * np.log(self.ranks.baseline[self.cells])
         rows = baseline, *self.parts.contributions, self.parts.uncertainty
         found = dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
+        found |= self._moved_by_sources(found)
         demotion = self.ranks.demotion
         readiness = self.ranks.readiness
         if readiness is not None and np.count_nonzero(readiness[self.cells]):
@@ -112,6 +114,20 @@ class Ranked:
         if risk is not None and np.count_nonzero(risk[self.cells]):
             found["shared_risk"] = risk[self.cells]
         return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
+
+    def _moved_by_sources(self, measured: dict[str, Array]) -> dict[str, Array]:
+        """(regions,) what each source moved, most first; and the baseline without its part. The last few are one."""
+        said = self.ranks.said
+        if said is None or self.parts.moved is None:
+            return {}
+        lost = self.policy.baseline_exponent * said.lost[:, self.cells]
+        moved = self.parts.moved + said.sick[:, self.cells] + lost
+        most = np.argsort(-np.abs(moved).max(axis=1), kind="stable")
+        shown = [i for i in most.tolist() if np.count_nonzero(moved[i])]
+        named = {f"injected:{said.sources[i]}": moved[i] for i in shown[:SOURCES_SHOWN]}
+        if len(shown) > SOURCES_SHOWN:
+            named["injected:others"] = moved[shown[SOURCES_SHOWN:]].sum(axis=0)
+        return {"baseline": measured["baseline"] - lost.sum(axis=0), **named}
 
     @cached_property
     def _readiness(self) -> Array:
@@ -212,6 +228,7 @@ class Ranks(NamedTuple):
     demotion: Array | None  # logarithms, 0 or less; None: no prediction counts
     risk: Array | None  # the same of shared risks, ...
     risk_among: Array | None  # ... and that part of it that is shared with better candidates
+    said: Said | None = None
 
     def at(self, moment: int) -> Ranked:
         """One of the moments."""
@@ -238,7 +255,7 @@ def rank(
     baseline: Array,
     known: Array,
     bandwidth_bps: Array,
-    injected: Array | None = None,
+    injected: Said | None = None,
     unhealthy: Array | None = None,
     drained: Array | None = None,
     no_route: Array | None = None,
@@ -252,7 +269,8 @@ def rank(
 ) -> Ranked:
     """Score and order the candidates.
 
-    Shapes: all arrays (regions,), but `injected` (metrics, regions), NaN where nobody said so. `baseline` in (0, 1];
+    Shapes: all arrays (regions,). `injected`: what sources say; their part of the capacity is in the baseline already.
+    `baseline` in (0, 1];
     `known`: in the catalogue or given a weight; `unhealthy`, `drained`,
     `no_route`, `ejected`: bool; `standing`: what is known of their readiness. `name_order`, each region's
     place in alphabetical order, and `scale` are the policy's and regions', if the caller knows them already.
@@ -288,7 +306,7 @@ def rank_at(
     baseline: Array,
     known: Array,
     bandwidth_bps: Array,
-    injected: Array | None,
+    injected: Said | None,
     unhealthy: Array | None,
     drained: Array | None,
     no_route: Array | None,
@@ -302,8 +320,8 @@ def rank_at(
 ) -> Ranks:
     """The same at several moments, whose suspects are given.
 
-    Shapes: `metrics`, `ejected`, `demotion` (moments * regions,), moment by moment; the rest as `rank` has it, all the
-    time.
+    Shapes: `metrics`, `ejected`, `unhealthy`, `demotion` (moments * regions,), moment by moment; the rest as `rank` has
+    it, all the time.
     """
     moments, count = len(suspects), len(regions)
     readiness, not_ready = standing.log_factor, standing.not_ready
@@ -311,19 +329,21 @@ def rank_at(
         baseline, known, bandwidth_bps, name_order = (
             np.tile(each, moments) for each in (baseline, known, bandwidth_bps, name_order)
         )
-        injected, unhealthy, drained, no_route, readiness, not_ready, full = (
-            None if each is None else np.tile(each, moments)
-            for each in (injected, unhealthy, drained, no_route, readiness, not_ready, full)
+        drained, no_route, readiness, not_ready, full = (
+            None if each is None else np.tile(each, moments) for each in (drained, no_route, readiness, not_ready, full)
         )
+    injected = None if injected is None else injected.tiled(moments)
     measured = np.array((metrics.latency_ms, metrics.loss_ratio, metrics.delay_variation_ms, bandwidth_bps))
     parts = network_weight(measured, injected, metrics.confidence, policy, scale)
-    log_network = parts.contributions.sum(axis=0) + parts.uncertainty
+    log_network = parts.log_weight
     log_score = policy.baseline_exponent * np.log(baseline) + log_network
+    if injected is not None:
+        log_score = log_score + injected.sick.sum(axis=0)
     if readiness is not None:
         log_score = log_score + readiness
     if demotion is not None:
         log_score = log_score + demotion
-    fresh = _fresh(metrics, policy)
+    fresh = is_fresh(metrics, policy)
     silent = np.isnan(metrics.age_ms)
     gates = {
         UNKNOWN_REGION: ~known,
@@ -374,6 +394,7 @@ def rank_at(
         demotion=demotion,
         risk=risk,
         risk_among=among,
+        said=injected,
     )
 
 
@@ -393,7 +414,7 @@ def _shared_among(shared: Shared, order: Array, eligible: Array, weight: float) 
     return shared.penalty(better, weight).reshape(-1)
 
 
-def _fresh(metrics: PathMetrics, policy: Policy) -> Array:
+def is_fresh(metrics: PathMetrics, policy: Policy) -> Array:
     """(regions,) bool: somebody who is not suspect measured it lately; never heard is not fresh."""
     return metrics.trusted & (metrics.age_ms <= policy.stale_after_ms)
 

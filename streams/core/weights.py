@@ -66,12 +66,42 @@ def _straight(values: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What sources say of paths, and how far each counts; `share` of all sources together is INJECTED_SHARE at most.
+
+    Shapes: `values`, NaN where it says nothing, and `share` (sources, metrics, paths); `sick` and `lost`, logarithms of
+    what their saying that a region is not healthy, or has less capacity, multiplies the score and the baseline with,
+    (sources, paths).
+    """
+
+    sources: tuple[str, ...]
+    values: Array
+    share: Array
+    sick: Array
+    lost: Array
+
+    @classmethod
+    def by_one(cls, values: Array, share: float = INJECTED_SHARE) -> Said:
+        """Of one nameless source: (metrics, paths) values."""
+        shares = np.where(np.isnan(values), 0.0, share)
+        nothing = np.zeros((1, values.shape[1]))
+        return cls(("somebody",), values[None], shares[None], nothing, nothing)
+
+    def tiled(self, moments: int) -> Said:
+        """The same at several moments."""
+        if moments == 1:
+            return self
+        values, share = (np.tile(each, (1, 1, moments)) for each in (self.values, self.share))
+        return Said(self.sources, values, share, np.tile(self.sick, moments), np.tile(self.lost, moments))
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkWeight:
     """ln of the network weight in parts.
 
-    `contributions` (metrics, paths) and `uncertainty` (paths,) sum to ln N. `impairment` is that of the `values` that
-    count: measured, else injected. `gain` says how much ln N rises when an impairment falls by 1; 0 where nobody knows
-    the metric.
+    `contributions` (metrics, paths) of what is measured, `uncertainty` (paths,) and what each of the `sources` moved,
+    `moved` (sources, paths), sum to ln N. `impairment` is that of the measured `values`. `gain` says how much ln N
+    rises when an impairment falls by 1; 0 where nobody knows the metric.
     """
 
     scale: Scale
@@ -80,44 +110,63 @@ class NetworkWeight:
     values: Array
     impairment: Array
     gain: Array
+    sources: tuple[str, ...] = ()
+    moved: Array | None = None  # None: nobody says anything
+
+    @property
+    def log_weight(self) -> Array:
+        """(paths,) ln N."""
+        found: Array = self.contributions.sum(axis=0) + self.uncertainty
+        return found if self.moved is None else found + self.moved.sum(axis=0)
 
     def part(self, paths: slice) -> NetworkWeight:
         """Of some of the paths."""
         rows = (self.contributions, self.values, self.impairment, self.gain)
         contributions, values, impairment, gain = (each[:, paths] for each in rows)
-        return NetworkWeight(self.scale, contributions, self.uncertainty[paths], values, impairment, gain)
+        moved = None if self.moved is None else self.moved[:, paths]
+        uncertainty = self.uncertainty[paths]
+        return NetworkWeight(self.scale, contributions, uncertainty, values, impairment, gain, self.sources, moved)
 
 
 def network_weight(
-    measured: Array, injected: Array | None, confidence: Array, policy: Policy, scale: Scale
+    measured: Array, said: Said | None, confidence: Array, policy: Policy, scale: Scale
 ) -> NetworkWeight:
     """The weighted geometric mean of the metrics' utilities, in parts.
 
-    `measured` and `injected` (None: nothing is) are (metrics, paths), NaN where unknown. An injected metric has less
-    than half a say beside a measurement: a liar shifts a path within that bound. A metric that nobody knows of a path
-    is left out of that path's mean. What confidence lacks is filled with the pessimistic utility.
+    `measured` is (metrics, paths), NaN where unknown; `said` None: nobody says anything. What is said has less than
+    half a say: a liar shifts a path within that bound. A metric that nobody knows of a path is left out of that path's
+    mean; one that is only said stands, for the rest of its say, where the measured ones of that path stand on average:
+    so the bound of the mean is that of each metric. What confidence lacks is filled with the pessimistic utility.
     """
-    values, own = measured, scale.impairment(measured)
-    counts, share = own, np.ones(1)
-    if injected is not None:
-        said = scale.impairment(injected)
-        only_own, only_said = np.isnan(said), np.isnan(own)
-        both = (1 - INJECTED_SHARE) * own + INJECTED_SHARE * said
-        counts = np.where(only_own, own, np.where(only_said, said, both))
-        # What a change of the value that counts changes: beside an injected one, the measured has the rest of the say.
-        share = np.where(only_own | only_said, 1.0, 1 - INJECTED_SHARE)
-        values, own = np.where(only_said, injected, measured), np.where(only_said, said, own)
-    unknown = np.isnan(counts)
+    own = scale.impairment(measured)
+    unknown = np.isnan(own)
+    if said is not None:
+        unknown = unknown & ~(said.share > 0).any(axis=0)
     weight = np.where(unknown, 0.0, scale.exponent)
     total = weight.sum(axis=0)
     some = total > 0
     certain = np.where(some, confidence, 0.0)
     gain = weight * (certain / np.where(some, total, 1.0)) * -math.log(policy.utility_floor)
+    uncertainty = (1 - certain) * math.log(policy.pessimistic_utility)
+    if said is None:
+        counts = np.where(unknown, 0.0, own)
+        return NetworkWeight(scale, -gain * counts, uncertainty, measured, own, gain)
+    is_own = ~np.isnan(own)
+    own_weight = np.where(is_own, scale.exponent, 0.0)
+    own_total = own_weight.sum(axis=0)
+    own_part = own_weight / np.where(own_total > 0, own_total, 1.0)
+    mean = np.where(own_total > 0, (own_part * np.where(is_own, own, 0.0)).sum(axis=0), 1.0)
+    counts = np.where(is_own, own, np.where(unknown, 0.0, mean))
+    apart = np.nan_to_num(np.array([scale.impairment(each) for each in said.values]) - counts)
+    # What a change of what is measured changes: the rest of the say, and that of the metrics which it stands in for.
+    left = gain * (1 - said.share.sum(axis=0))
     return NetworkWeight(
         scale=scale,
-        contributions=-gain * np.where(unknown, 0.0, counts),
-        uncertainty=(1 - certain) * math.log(policy.pessimistic_utility),
-        values=values,
+        contributions=-gain * counts,
+        uncertainty=uncertainty,
+        values=measured,
         impairment=own,
-        gain=gain * share,
+        gain=np.where(is_own, left + own_part * np.where(is_own, 0.0, left).sum(axis=0), 0.0),
+        sources=said.sources,
+        moved=-(gain * said.share * apart).sum(axis=1),
     )

@@ -12,6 +12,7 @@ BENCHES = (
     "engine_speed",
     "network_speed",
     "routes_speed",
+    "gateway_speed",
     "prediction_speed",
     "prediction_models",
     "day_replay",

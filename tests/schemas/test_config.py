@@ -10,6 +10,7 @@ import pytest
 from infra.configuration import read_draft
 from schemas.config import (
     ClientConfig,
+    GatewayConfig,
     ProbeConfig,
     ReadinessConfig,
     RespondConfig,
@@ -33,6 +34,7 @@ ROLES: dict[str, type[RoleConfig]] = {
     "routes.toml": RoutesConfig,
     "respond.toml": RespondConfig,
     "webhook.toml": SinkConfig,
+    "gateway.toml": GatewayConfig,
 }
 
 

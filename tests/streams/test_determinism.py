@@ -90,8 +90,9 @@ def test_another_process_with_another_hash_seed_makes_the_same_bytes(tmp_path: P
     assert digests == {_digest(outputs for _, outputs in unbroken())}
 
 
-# Trust takes hours: `core/test_foresight.py` tells of it.
-_OF_TRUST = {Event.PREDICTION_WARMED, Event.PREDICTION_TRUSTED, Event.PREDICTION_DISTRUSTED}
+# Trust takes hours, or a liar: `core/test_foresight.py` and `core/test_trust.py` tell of it.
+_OF_TRUST = {Event.PREDICTION_WARMED, Event.PREDICTION_TRUSTED, Event.PREDICTION_DISTRUSTED, Event.SOURCE_OVER_RATE,
+             Event.SOURCE_DISTRUSTED}  # fmt: skip
 
 
 def test_the_journal_here_is_worth_folding() -> None:
@@ -100,8 +101,7 @@ def test_the_journal_here_is_worth_folding() -> None:
     predictions = [decode(o.value, DisruptionPrediction) for o in outputs if o.topic == "disruption-predictions"]
     assert {e for r in rankings for e in r.events} >= set(Event) - {Event.GAP, Event.ADVICE_CHANGED} - _OF_TRUST
     assert {c.ineligible_reason for r in rankings for c in r.candidates} >= {
-        "DOWN", "DRAINED", "EJECTED", "NO_DATA", "STALE", "UNHEALTHY", "VETOED", None,
-        "NOT_READY: http: answered 500",
+        "DOWN", "DRAINED", "EJECTED", "NO_DATA", "STALE", "VETOED", None, "NOT_READY: http: answered 500",
     }  # fmt: skip
     assert 0.9 in {c.readiness for r in rankings for c in r.candidates}
     assert {d.kind for r in rankings for d in r.directives} == {Directive.PIN, Directive.DRAIN, Directive.FREEZE}

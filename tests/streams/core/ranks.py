@@ -12,7 +12,7 @@ from schemas.records import Array, Policy
 from streams.core.ranking import Ranked, rank
 from streams.core.reports import Standing
 from streams.core.views import PathMetrics
-from streams.core.weights import METRICS
+from streams.core.weights import METRICS, Said
 from tests.streams.core.policy import STATED
 from tests.streams.core.weighing import rows
 
@@ -79,7 +79,7 @@ def ranked(paths: dict[str, Path], policy: Policy = POLICY) -> Ranked:
         baseline=column("baseline"),
         known=column("known", bool),
         bandwidth_bps=column("bandwidth_bps"),
-        injected=rows(said),
+        injected=Said.by_one(rows(said)),
         unhealthy=column("healthy") == 0,
         drained=column("drained", bool),
         no_route=column("no_route", bool),

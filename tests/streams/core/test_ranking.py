@@ -70,7 +70,8 @@ def test_candidates_tell_the_same_as_the_ranking_in_order_of_rank(paths: dict[st
     assert {c.region_id: c.ineligible_reason for c in candidates} == {r: result.said(r) for r in result.regions}
     assert all(c.eligible == (c.ineligible_reason is None) for c in candidates)
     assert all(
-        set(c.contributions) - {"prediction", "readiness"} == {"baseline", *METRICS, "uncertainty"} for c in candidates
+        set(c.contributions) - {"prediction", "readiness", "injected:somebody"} == {"baseline", *METRICS, "uncertainty"}
+        for c in candidates
     )
     assert {c.region_id: c.predicted_disruption for c in candidates}.get("t-1", 0.25) == 0.25
     # As floats on the wire have to be.

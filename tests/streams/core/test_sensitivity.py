@@ -27,10 +27,8 @@ _SOME = st.dictionaries(st.sampled_from(REGIONS), ALIVE, min_size=2, max_size=5)
 
 
 def value_of(path: Path, metric: str) -> tuple[str, float]:
-    """The field of a path that counts for a metric, and its value: what is measured, else what is said."""
-    said = f"said_{metric}"
-    field = said if math.isnan(getattr(path, metric)) and hasattr(path, said) else metric
-    return field, float(getattr(path, field))
+    """The field of a path for a metric, and its value as measured: what is only said is nobody's to change."""
+    return metric, float(getattr(path, metric))
 
 
 def better(path: Path, metric: str, by: float) -> Path | None:

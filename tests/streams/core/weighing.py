@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from schemas.records import Array, Policy
-from streams.core.weights import METRICS, Scale, network_weight
+from streams.core.weights import METRICS, Said, Scale, network_weight
 
 
 def rows(columns: Mapping[str, Array]) -> Array:
@@ -18,9 +18,11 @@ def rows(columns: Mapping[str, Array]) -> Array:
 def shares(
     measured: Mapping[str, Array], injected: Mapping[str, Array], confidence: Array, policy: Policy
 ) -> dict[str, Array]:
-    """ln of each metric's share of the network weight, and `uncertainty`; each (paths,)."""
-    found = network_weight(rows(measured), rows(injected), confidence, policy, Scale.of(policy))
-    return dict(zip(METRICS, found.contributions, strict=True)) | {"uncertainty": found.uncertainty}
+    """ln of each metric's share of the network weight, and `uncertainty`, and what one source moved; each (paths,)."""
+    found = network_weight(rows(measured), Said.by_one(rows(injected)), confidence, policy, Scale.of(policy))
+    moved = np.zeros(len(confidence)) if found.moved is None else found.moved.sum(axis=0)
+    own = dict(zip(METRICS, found.contributions, strict=True))
+    return own | {"uncertainty": found.uncertainty, "injected": moved}
 
 
 def impairment(metric: str, values: Array, policy: Policy) -> Array:

@@ -1,0 +1,130 @@
+"""POST /v1/metrics: from a body to records that the broker has confirmed.
+
+    who -> is it a good body -> may they -> not too many -> asked before? -> send, wait -> 202
+
+All of a batch, or nothing of it, is accepted. 202 is an answer about the broker and nothing else; while it cannot
+confirm the answer is 503, and nothing is acknowledged that is not on the topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from producers.gateway.gauges import Gauges
+from producers.gateway.guards import Refused
+from producers.gateway.idempotency import Idempotency, OtherBodyError
+from producers.gateway.limits import Limits, retry_after
+from producers.gateway.tokens import Token
+from schemas.config import Gateway
+from schemas.errors import DeliveryError
+from schemas.records import InjectedMetric, Record
+
+TOPIC = "injected-metrics"
+RETRY_S = 2  # a broker that comes back does so in seconds
+_MISTAKES_MAX = 20
+_GRACE_S = 1.0  # the publisher itself says when it gives up
+
+
+class Sender(Protocol):
+    """Of the publisher, what is needed here."""
+
+    def send(self, topic: str, records: Sequence[tuple[str, Record]]) -> Any:
+        """A `concurrent.futures.Future` that is done when all are confirmed."""
+
+
+class Injection:
+    """The way in; one for an application."""
+
+    def __init__(self, settings: Gateway, adapter: TypeAdapter[Any], sender: Sender, gauges: Gauges) -> None:
+        self._adapter, self._sender, self._gauges = adapter, sender, gauges
+        self._timeout_s = settings.confirm_timeout_s + _GRACE_S
+        self._limits = Limits()
+        self._asked: Idempotency[int] = Idempotency(settings.idempotency_s, settings.idempotency_keys_max)
+
+    async def accept(self, row: Token, body: bytes, key: str | None) -> tuple[int, bool]:
+        """How many records a body became, and whether it had been answered before. Raises Refused."""
+        if not row.injects:
+            raise Refused(HTTPStatus.FORBIDDEN, "this token may not inject")
+        records = self._records(row, body)
+
+        async def publish() -> int:
+            return await self._publish(row, records)
+
+        if key is None:
+            return await publish(), False
+        try:
+            count, repeated = await self._asked.once(row.token_id, key, body, publish)
+        except OtherBodyError:
+            what = "this Idempotency-Key was used with another body"
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, what) from None
+        if repeated:
+            self._gauges.repeated.inc()
+        return count, repeated
+
+    def _records(self, row: Token, body: bytes) -> list[InjectedMetric]:
+        try:
+            found = self._adapter.validate_json(body)
+        except ValidationError as error:
+            self._gauges.records.labels(row.source, "invalid").inc()
+            raise Refused(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "the body is not as it should be", mistakes=_mistakes(error)
+            ) from None
+        now_ms = time.time_ns() // 1_000_000
+        metrics = getattr(found, "metrics", None) or [found]
+        if refused := list(dict.fromkeys(m for metric in metrics for m in _beyond(row, metric)))[:_MISTAKES_MAX]:
+            self._gauges.records.labels(row.source, "out_of_scope").inc(len(metrics))
+            raise Refused(HTTPStatus.FORBIDDEN, "this token may not say that", mistakes=refused)
+        return [
+            InjectedMetric(
+                m.primary_region,
+                m.target_region,
+                m.metric,
+                float(m.value),
+                row.source,
+                now_ms if m.observed_at_ms is None else m.observed_at_ms,
+                m.ttl_ms,
+            )
+            for m in metrics
+        ]
+
+    async def _publish(self, row: Token, records: Sequence[InjectedMetric]) -> int:
+        if wait_s := self._limits.take(row, len(records)):
+            self._gauges.records.labels(row.source, "over_rate").inc(len(records))
+            what = f"above {row.records_per_s:g} records/s, {row.burst} at once"
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, what, headers={"Retry-After": retry_after(wait_s)})
+        begun_s = time.monotonic()
+        try:
+            confirmed = self._sender.send(TOPIC, [(record.primary_region, record) for record in records])
+            await asyncio.wait_for(asyncio.wrap_future(confirmed), self._timeout_s)
+        except (DeliveryError, TimeoutError):
+            self._limits.give_back(row, len(records))
+            self._gauges.records.labels(row.source, "unconfirmed").inc(len(records))
+            what = "the broker has not confirmed it: send it again"
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, what, headers={"Retry-After": retry_after(RETRY_S)}) from None
+        self._gauges.confirm_seconds.observe(time.monotonic() - begun_s)
+        self._gauges.records.labels(row.source, "accepted").inc(len(records))
+        return len(records)
+
+
+def _beyond(row: Token, metric: Any) -> list[str]:
+    """What of a metric is beyond the token's scope."""
+    found = []
+    if metric.source is not None and metric.source != row.source:
+        found.append(f"source {metric.source} is not this token's: it is {row.source}")
+    if not row.may_see(metric.primary_region):
+        found.append(f"primary_region {metric.primary_region} is beyond it")
+    if row.metrics and metric.metric not in row.metrics:
+        found.append(f"metric {metric.metric} is beyond it")
+    return found
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    """Each with its place, without what was sent: that may be a secret, or large."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return [f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}"[:300] for e in found[:_MISTAKES_MAX]]

@@ -1,0 +1,186 @@
+"""Rankings out: the latest of each primary, and a stream of all that come (server-sent events).
+
+An event's id says what its subscriber has by now, as `PRIMARY:SEQUENCE` of each primary, with commas. A browser sends
+it back as Last-Event-ID when it reconnects, and gets what it missed: of each primary the rankings since that are still
+remembered, the latest at least. Subscribers drop a `sequence` at or below the last one that they handled, as always.
+
+Whoever does not take its events in time is dropped, and comes back: no subscriber holds another up, nor our memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from producers.gateway.gauges import Gauges
+from schemas.codec import to_plain
+from schemas.config import Gateway
+from schemas.records import FailoverRanking
+
+log = logging.getLogger(__name__)
+
+_REMEMBERED: Final = 32  # rankings of a primary: minutes of heartbeats, or a bad quarter of an hour
+LAST_EVENT_ID: Final = r"^([a-z0-9][a-z0-9-]{0,62}:[0-9]{1,18})?(,[a-z0-9][a-z0-9-]{0,62}:[0-9]{1,18})*$"
+_OVER: Final = None
+
+
+class _Said:
+    """A ranking as it goes out, made text once for all subscribers."""
+
+    __slots__ = ("primary", "sequence", "text")
+
+    def __init__(self, ranking: FailoverRanking) -> None:
+        self.primary, self.sequence = ranking.primary_region, ranking.sequence
+        self.text = json.dumps(to_plain(ranking), allow_nan=False)
+
+
+class Rankings:
+    """What was decided of late, and who wants to know. All in one event loop, but `heard`."""
+
+    def __init__(self, settings: Gateway, gauges: Gauges) -> None:
+        self._settings, self._gauges = settings, gauges
+        self._said: dict[str, deque[_Said]] = {}
+        self._subscribers: set[Subscriber] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def heard(self, ranking: FailoverRanking) -> None:
+        """A ranking was published; from any thread."""
+        said = _Said(ranking)
+        self._loop.call_soon_threadsafe(self._take, said)
+
+    def latest(self, primary: str) -> str | None:
+        """The latest ranking as JSON; None: there is none."""
+        said = self._said.get(primary)
+        return said[-1].text if said else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many subscribe as may."""
+        return len(self._subscribers) >= self._settings.streams_max
+
+    def subscribe(self, may_see: Callable[[str], bool], has: Mapping[str, int], wanted: Collection[str]) -> Subscriber:
+        """A subscriber that has these sequences already; nothing `wanted`: all primaries."""
+        subscriber = Subscriber(self, self._settings, lambda p: may_see(p) and (not wanted or p in wanted), dict(has))
+        self._subscribers.add(subscriber)
+        self._gauges.streams.set(len(self._subscribers))
+        for primary in sorted(self._said):
+            said = self._said[primary]
+            # Who comes for the first time wants how things stand, and no history.
+            for each in said if primary in has else [said[-1]]:
+                subscriber.offer(each, bounded=False)  # by what is remembered
+        return subscriber
+
+    def close(self) -> None:
+        """All streams end: the gateway does."""
+        for subscriber in list(self._subscribers):
+            subscriber.end()
+
+    def _left(self, subscriber: Subscriber, *, slow: bool) -> None:
+        self._subscribers.discard(subscriber)
+        self._gauges.streams.set(len(self._subscribers))
+        self._gauges.dropped_streams.inc(slow)
+
+    def _take(self, said: _Said) -> None:
+        known = self._said.setdefault(said.primary, deque(maxlen=_REMEMBERED))
+        if known and said.sequence <= known[-1].sequence:
+            return
+        known.append(said)
+        for subscriber in list(self._subscribers):
+            subscriber.offer(said)
+
+
+class Subscriber(Response):
+    """One stream, as the answer to its request."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, rankings: Rankings, settings: Gateway, wants: Callable[[str], bool], has: dict[str, int]
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._rankings, self._settings, self._wants, self._has = rankings, settings, wants, has
+        self._waiting: deque[_Said | None] = deque()
+        self._news = asyncio.Event()
+        self._slow = False
+
+    def offer(self, said: _Said, *, bounded: bool = True) -> None:
+        """Let it have a ranking, unless it has it; too many in waiting, and it is dropped."""
+        if not self._wants(said.primary) or said.sequence <= self._has.get(said.primary, 0):
+            return
+        if bounded and len(self._waiting) >= self._settings.stream_lag_max:
+            self._slow = True
+            self.end()
+            return
+        self._waiting.append(said)
+        self._news.set()
+
+    def end(self) -> None:
+        """Nothing more for this one."""
+        self._waiting.clear()
+        self._waiting.append(_OVER)
+        self._news.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await self._send(send, ": rankings\n\n")
+            while not gone.done():
+                text = await self._next(gone)
+                if text is None:
+                    break
+                await self._send(send, text)
+            if not gone.done() and not self._slow:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            self._slow = True
+        except OSError:
+            pass  # it hung up
+        finally:
+            gone.cancel()
+            self._rankings._left(self, slow=self._slow)
+            if self._slow:
+                log.warning("a subscriber did not take its rankings in time, and is dropped")
+
+    async def _send(self, send: Send, text: str) -> None:
+        message = {"type": "http.response.body", "body": text.encode(), "more_body": True}
+        await asyncio.wait_for(send(message), self._settings.stream_send_s)
+
+    async def _next(self, gone: asyncio.Future[None]) -> str | None:
+        """The next event, or a heartbeat; None: it is over."""
+        if not self._waiting:
+            self._news.clear()
+            news = asyncio.ensure_future(self._news.wait())
+            either: set[asyncio.Future[Any]] = {news, gone}
+            await asyncio.wait(either, timeout=self._settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+        if gone.done():
+            return None
+        if not self._waiting:
+            return ": still here\n\n"
+        said = self._waiting.popleft()
+        if said is None:
+            return None
+        self._has[said.primary] = said.sequence
+        has = ",".join(f"{primary}:{sequence}" for primary, sequence in sorted(self._has.items()))
+        return f"id: {has}\nevent: ranking\ndata: {said.text}\n\n"
+
+
+def sequences(last_event_id: str) -> dict[str, int]:
+    """What a subscriber has, by the id of the last event that it saw; its form has been checked."""
+    return {primary: int(number) for primary, _, number in (e.partition(":") for e in last_event_id.split(",") if e)}
+
+
+async def _disconnected(receive: Receive) -> None:
+    while True:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            return

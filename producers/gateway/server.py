@@ -1,0 +1,107 @@
+"""The process of `proxima gateway`: until it is told to stop; then its streams end, and it leaves."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from producers.gateway.app import Application, Subscribe, make_app
+from producers.gateway.tokens import TokenBook
+from producers.publisher import Publisher
+from schemas.config import Gateway, GatewayConfig
+from schemas.errors import ConfigError, GatewayError
+
+log = logging.getLogger(__name__)
+
+_HEADER_BYTES_MAX = 128 << 10  # Last-Event-ID of a subscriber to very many primaries
+_CONNECTIONS = 2048  # waiting to be accepted
+_LEAVE_S = 10
+
+
+def run(role: GatewayConfig, subscribe: Subscribe) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError: tokens or certificate; GatewayError: the address is taken."""
+    # Confirmations come in the publisher's thread, which would wait 5 ms for its turn beside a busy event loop.
+    sys.setswitchinterval(0.0005)
+    settings = role.gateway
+    tokens = TokenBook(settings.tokens_file)
+    publisher = Publisher(
+        role.kafka.bootstrap,
+        client_id="proxima-gateway",
+        topic_prefix=role.kafka.topic_prefix,
+        delivery_timeout_s=settings.confirm_timeout_s,
+        in_flight_max=settings.in_flight_max,
+    )
+    try:
+        with _listening(settings) as listener:
+            app = make_app(settings, publisher, tokens, subscribe)
+            server = _Server(_uvicorn(settings, app), app)
+            host, port = listener.getsockname()[:2]
+            log.info("listens on %s:%d%s", host, port, "" if settings.tls_key_file is None else " with TLS")
+            server.run(sockets=[listener])
+    finally:
+        publisher.close()
+
+
+class _Server(uvicorn.Server):
+    """Streams have no end of their own: told to stop, they are ended first, or nothing would."""
+
+    def __init__(self, config: uvicorn.Config, app: Application) -> None:
+        super().__init__(config)
+        self._app = app
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn's own raises what it caught once more at its end; a service that was told to stop ends well."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.end_streams()
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def _listening(settings: Gateway) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.listen, settings.port), family=family, backlog=_CONNECTIONS)
+    except OSError as error:
+        where = f"{settings.listen}:{settings.port}"
+        raise GatewayError(f"cannot listen: {error.strerror or error}", where=where, do="give another port") from None
+    with listener:
+        yield listener
+
+
+def _uvicorn(settings: Gateway, app: Application) -> uvicorn.Config:
+    secured: dict[str, Any] = {}
+    if settings.tls_key_file is not None:
+        secured = {"ssl_keyfile": settings.tls_key_file, "ssl_certfile": settings.tls_certificate_file}
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        ws="none",
+        h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
+        timeout_graceful_shutdown=_LEAVE_S,
+        **secured,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        where = f"{settings.tls_certificate_file}, {settings.tls_key_file}"
+        raise ConfigError([f"no certificate with its key: {error}"], where=where) from None
+    return config

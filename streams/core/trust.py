@@ -1,0 +1,148 @@
+"""Whom of those who inject is believed, and how far: bounds, rates, and a standing that contradiction costs.
+
+    bound      one source has SOURCE_SHARE of the say about a path, all together INJECTED_SHARE: never half, however
+               many there are, for names on a topic cost nothing
+    rate       records of one source about one primary, in journal time; what is above it is counted and not used
+    standing   of a source about a path, 0 to 1, times its bound. Every REVIEW_MS what it says is held against what is
+               measured there. Contradiction costs it, for two minutes to a third; agreement earns it back, more slowly
+
+Standing is of a path: truths about ten paths buy no lie about the eleventh. A source that nothing measured can be held
+against keeps what it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from schemas.records import Event
+
+SOURCE_SHARE: Final = 0.3
+RECORDS_PER_MINUTE: Final = 600  # every metric of ten paths each six seconds
+BURST: Final = 600
+REVIEW_MS: Final = 10_000
+_LOSE_MS: Final = 120_000.0
+_EARN_MS: Final = 600_000.0
+_AGREES: Final = 0.2  # of the way from good to bad may it be off, and is still in agreement; ...
+_CONTRADICTS: Final = 0.6  # ... from here on it contradicts plainly
+_DISTRUSTED: Final = 0.5
+_SOURCES_MAX: Final = 64
+_STANDINGS_MAX: Final = 2000
+
+
+@dataclass(slots=True)
+class _Source:
+    """One name: its bucket, what came of its records, and how often it agreed."""
+
+    level: float
+    filled_at_ms: int
+    first_at_ms: int
+    taken: int = 0
+    over: int = 0
+    over_before: int = 0  # at the last review
+    is_over: bool = False
+    agreed: int = 0  # reviews in which nothing that it said was contradicted
+
+
+class Trust:
+    """Of one primary: every source that was heard lately."""
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        state = state or {}
+        self._sources = {name: _Source(**fields) for name, fields in state.get("sources", {}).items()}
+        self._standing: dict[str, float] = dict(state.get("standing", {}))  # "target source"; absent: 1
+        self._window: int = state.get("window", 0)
+
+    def save(self) -> dict[str, Any]:
+        """What a snapshot keeps."""
+        sources = {name: asdict(source) for name, source in self._sources.items()}
+        return {"sources": sources, "standing": self._standing, "window": self._window}
+
+    def admits(self, name: str, now_ms: int) -> bool:
+        """Whether a record of this source may be used; counted either way."""
+        source = self._sources.get(name)
+        if source is None:
+            source = self._sources[name] = _Source(float(BURST), now_ms, now_ms)
+            self._make_room(name)
+        passed_ms = max(0, now_ms - source.filled_at_ms)
+        source.level = min(BURST, source.level + passed_ms * RECORDS_PER_MINUTE / 60_000)
+        source.filled_at_ms = max(source.filled_at_ms, now_ms)
+        if source.level < 1:
+            source.over += 1
+            return False
+        source.level -= 1
+        source.taken += 1
+        return True
+
+    def share(self, name: str, target: str) -> float:
+        """How much of the say about a path it has, beside whom others there may be."""
+        return SOURCE_SHARE * self._standing.get(f"{target} {name}", 1.0)
+
+    def counts(self, name: str) -> tuple[int, int]:
+        """Records of a source that were used, and that were above its rate."""
+        source = self._sources.get(name)
+        return (source.taken, source.over) if source is not None else (0, 0)
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether it is time for a review."""
+        return now_ms // REVIEW_MS > self._window
+
+    def next_ms(self, now_ms: int) -> int:
+        """The first moment after this one at which a review may be due."""
+        return (now_ms // REVIEW_MS + 1) * REVIEW_MS
+
+    def review(self, found: Mapping[tuple[str, str], float], now_ms: int) -> list[Event]:
+        """Take in by how much sources contradict what is measured: (source, target) -> 0 to 1. Returns what to say."""
+        self._window = now_ms // REVIEW_MS
+        events, agreed = [], dict.fromkeys((name for name, _ in found), True)
+        for (name, target), contradiction in sorted(found.items()):
+            key = f"{target} {name}"
+            before = self._standing.get(key, 1.0)
+            goal = min(max((_CONTRADICTS - contradiction) / (_CONTRADICTS - _AGREES), 0.0), 1.0)
+            pace_ms = _LOSE_MS if goal < before else _EARN_MS
+            after = before + (goal - before) * -math.expm1(-REVIEW_MS / pace_ms)
+            self._standing[key] = after
+            agreed[name] &= goal == 1.0
+            if after < _DISTRUSTED <= before:
+                events.append(Event.SOURCE_DISTRUSTED)
+        for name, well in agreed.items():
+            if name in self._sources:
+                self._sources[name].agreed += well
+        self._keep_the_telling()
+        for source in self._sources.values():
+            is_over = source.over > source.over_before
+            if is_over and not source.is_over:
+                events.append(Event.SOURCE_OVER_RATE)
+            source.is_over, source.over_before = is_over, source.over
+        return list(dict.fromkeys(events))
+
+    def note(self) -> str:
+        """Who is above its rate now, in words for a ranking's reason; empty: nobody."""
+        over = [f"{name} ({s.over} of {s.over + s.taken} records)" for name, s in self._sources.items() if s.is_over]
+        return f"; above their rate and not used: {', '.join(sorted(over)[:3])}" if over else ""
+
+    def _make_room(self, newcomer: str) -> None:
+        """A flood of names pushes out its own first, and none that has agreed with what is measured."""
+        if len(self._sources) <= _SOURCES_MAX:
+            return
+        others = (name for name in self._sources if name != newcomer)
+        self._forget(min(others, key=lambda n: (self._sources[n].agreed, self._sources[n].first_at_ms, n)))
+
+    def _forget(self, name: str) -> None:
+        del self._sources[name]
+        for key in [key for key in self._standing if key.partition(" ")[2] == name]:
+            del self._standing[key]
+
+    def _keep_the_telling(self) -> None:
+        """What is near 1 is as if it had never been; bounded, so that a snapshot is."""
+        for key in [key for key, standing in self._standing.items() if standing > 1 - 1e-3]:
+            del self._standing[key]
+        if len(self._standing) > _STANDINGS_MAX:
+            kept = sorted(self._standing, key=lambda k: (self._standing[k], k))[:_STANDINGS_MAX]
+            self._standing = {key: self._standing[key] for key in kept}
+
+    def knows(self) -> Iterable[str]:
+        """Every source, as long as it is remembered."""
+        return self._sources.keys()

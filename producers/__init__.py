@@ -5,6 +5,8 @@
     probes/        one kind of probe a file: how one question is put to the network and timed
     agent.py       the loop of `proxima probe`: targets x methods, paced, one ProbeBatch a tick
     routes/        BGP: routes to the regions as routers' peers announce and withdraw them, by BMP or from files
+    gateway/       `proxima gateway`: metrics in and rankings out by HTTP
+    client.py      injects through it, in three lines
     pacer.py, tick.py, stalls.py, capacity.py, privileges.py       what that loop is made of
     signals.py     when a program of ours has to end
     responder.py   `proxima respond`: the far end of bandwidth trains

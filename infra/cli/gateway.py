@@ -21,7 +21,15 @@ _DEFAULT_TOKENS = Path("tokens.json")
 def register(app: typer.Typer) -> None:
     group = typer.Typer(invoke_without_command=True)
     group.callback()(gateway)
-    tokens = typer.Typer(no_args_is_help=True, help="Who may use it: new, list, revoke.")
+    tokens = typer.Typer(
+        no_args_is_help=True,
+        help="""Who may use it: new, list, revoke.
+
+\b
+Example:
+  proxima gateway token new --source cdn-logs
+""",
+    )
     tokens.command()(new)
     tokens.command("list")(list_tokens)
     tokens.command()(revoke)

@@ -86,9 +86,9 @@ async def _load(
             due_s = time.perf_counter()
             if rate:
                 due_s = begun_s + next(turns) * records / rate
-                await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             if due_s > begun_s + seconds or time.perf_counter() > begun_s + seconds:
                 break
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))  # type: ignore[index]

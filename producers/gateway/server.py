@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -42,6 +43,8 @@ def run(role: GatewayConfig, subscribe: Subscribe) -> None:
         with _listening(settings) as listener:
             app = make_app(settings, publisher, tokens, subscribe)
             server = _Server(_uvicorn(settings, app), app)
+            gc.collect()
+            gc.freeze()  # what is there for good is not gone through again while requests wait
             host, port = listener.getsockname()[:2]
             log.info("listens on %s:%d%s", host, port, "" if settings.tls_key_file is None else " with TLS")
             server.run(sockets=[listener])

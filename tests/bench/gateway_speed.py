@@ -1,8 +1,9 @@
 """Injections a second over HTTP, confirmed by a real broker, and how long one waits; beside an app that does nothing.
 
 The gateway is one process; `core_used` says how much of a core it takes, and its broker and the clients share the
-machine. Batches of `BATCH` are sent by some connections as fast as they are answered, or at a rate; single metrics at a
-thousand a second, or as fast. The yardstick is a bare ASGI application on the same server: it reads the body and answers.
+machine.
+Batches are sent by some connections as fast as they are answered, or at a rate; single metrics too. The yardstick is a
+bare ASGI application on the same server, which reads the body and answers.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def run() -> Iterator[dict[str, Any]]:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}", bare), 10, "the yardstick")
         for what, records, rate in (
             ("batches, at 5,000 records/s", BATCH, 5000), ("batches, as fast as they are answered", BATCH, 0),
-            ("single, at 1,000 records/s", 1, 1000), ("single, as fast as they are answered", 1, 0),
+            ("batches of 10, at 1,000 records/s", 10, 1000), ("single, at 1,000 records/s", 1, 1000),
+             ("single, as fast as they are answered", 1, 0),
         ):  # fmt: skip
             asyncio.run(_load(gateway.url, token, records, rate, 1.0))  # warm
             cpu_s = _cpu_s(gateway.child)
@@ -84,9 +86,9 @@ async def _load(
             due_s = time.perf_counter()
             if rate:
                 due_s = begun_s + next(turns) * records / rate
-                await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             if due_s > begun_s + seconds or time.perf_counter() > begun_s + seconds:
                 break
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))  # type: ignore[index]

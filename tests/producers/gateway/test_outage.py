@@ -76,9 +76,9 @@ def test_the_client_of_three_lines_waits_for_the_broker_and_says_what_was_wrong(
     with serving(nobody, tmp_path, prefix="away-", CONFIRM_TIMEOUT_S=0.2) as gateway:
         token = gateway.token()
         begun_s = time.monotonic()
-        with Injector(gateway.url, token, deadline_s=3) as inject, pytest.raises(GatewayError, match="not confirmed"):
+        with Injector(gateway.url, token, deadline_s=6) as inject, pytest.raises(GatewayError, match="not confirmed"):
             inject("eu-west-1", "us-east-1", "latency_ms", 93.5)
-        assert time.monotonic() - begun_s > 1, "it tried again"
+        assert time.monotonic() - begun_s > 1.5, "it tried again"
         with Injector(gateway.url, token) as inject, pytest.raises(GatewayError, match="value"):
             inject("eu-west-1", "us-east-1", "loss_ratio", 2.0)
         with Injector(gateway.url, "px_0_1") as inject, pytest.raises(GatewayError, match="no such token"):

@@ -17,6 +17,7 @@
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, findings.py is an answer
     plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors
+    metrics.py         what Prometheus may scrape; asyncapi.py, the topic table as a document
     examples/          a commented configuration file for every role
     compose.yaml       the same for those with containers, with Dockerfile
 

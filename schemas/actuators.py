@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, IPvAnyAddress, model_validator
 
-from schemas.config import Kafka, RoleConfig, Section
+from schemas.config import Kafka, Metrics, RoleConfig, Section
 from schemas.ranges import REGION_ID, SOURCE
 from schemas.records import RemedyKind
 from schemas.remedies import PREPENDS_MAX
@@ -148,6 +148,7 @@ class ActuatorsConfig(RoleConfig):
     frr: tuple[Frr, ...] = ()
     links: tuple[Links, ...] = ()
     providers: tuple[Provider, ...] = ()
+    metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
     def _names_are_one_each(self) -> Self:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
+from weakref import WeakSet
 
 from schemas.errors import ProximaError
 
@@ -183,6 +184,14 @@ class _Phase:
     probes: dict[int, float] = field(default_factory=dict)  # permits out, and since when
 
 
+_LIVING: Final[WeakSet[Breaker]] = WeakSet()
+
+
+def living() -> list[Status]:
+    """Every breaker of this process, by name."""
+    return sorted((breaker.status() for breaker in list(_LIVING)), key=lambda status: status.name)
+
+
 class Breaker:
     """One, around one thing that is called. `on_change` is called outside the lock, by whoever caused the change."""
 
@@ -205,6 +214,7 @@ class Breaker:
         self._times_open = 0  # without having been closed between
         self._open_until_s = 0.0
         self._reason = ""
+        _LIVING.add(self)
 
     @property
     def state(self) -> State:

@@ -42,6 +42,13 @@ class Registry(Section):
     timeout_ms: int = Field(3000, ge=10, le=60_000)
 
 
+class Metrics(Section):
+    """`[metrics]`: what Prometheus may scrape of this process, at /metrics."""
+
+    port: int = Field(0, ge=0, le=65535, description="0: nothing is served")
+    listen: str = Field("127.0.0.1", min_length=1, description="address; what is said there is secret from nobody")
+
+
 class RoleConfig(BaseModel):
     """A whole file; its fields are sections."""
 
@@ -191,6 +198,7 @@ class Readiness(Section):
 class ReadinessConfig(RoleConfig):
     kafka: Kafka = Kafka()
     readiness: Readiness
+    metrics: Metrics = Metrics()
 
 
 class Routes(Section):
@@ -296,6 +304,7 @@ class SinkConfig(RoleConfig):
     webhook: Webhook = Webhook()
     cassandra: Cassandra = Cassandra()
     dynamodb: DynamoDb = DynamoDb()
+    metrics: Metrics = Metrics()
 
     @model_validator(mode="after")
     def _one_keyspace_a_pipeline(self) -> Self:

@@ -36,6 +36,7 @@ def readiness(
     """
     # Its idle threads would keep the privileges that this one gives up.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from infra.plans import PlanWatch  # noqa: PLC0415
     from producers.readiness import run  # noqa: PLC0415
     from schemas.config import ReadinessConfig, load  # noqa: PLC0415
@@ -46,4 +47,5 @@ def readiness(
     def subscribe(planned: Callable[[Plan], None], asked: Callable[[ReadinessRequest], None]) -> Callable[[], None]:
         return PlanWatch(role.kafka, role.readiness.primary_region, planned, asked).close
 
+    serve_metrics(role.metrics)
     run(role, subscribe)

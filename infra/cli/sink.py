@@ -74,10 +74,12 @@ def sink(
 
 
 def _store(name: Target, config: Path | None) -> SinkRunner:
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from schemas.config import SinkConfig, load  # noqa: PLC0415
     from sinks.runner import SinkRunner  # noqa: PLC0415
 
     settings = in_use(load(SinkConfig, config))
+    serve_metrics(settings.metrics)
     return SinkRunner(
         _STORES[name](settings),
         bootstrap=settings.kafka.bootstrap,
@@ -92,10 +94,13 @@ def _store(name: Target, config: Path | None) -> SinkRunner:
 
 def _actuators(config: Path | None) -> SinkRunner:
     from infra.actuators import runner_of  # noqa: PLC0415
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from schemas.actuators import ActuatorsConfig  # noqa: PLC0415
     from schemas.config import load  # noqa: PLC0415
 
-    return runner_of(in_use(load(ActuatorsConfig, config)))
+    settings = in_use(load(ActuatorsConfig, config))
+    serve_metrics(settings.metrics)
+    return runner_of(settings)
 
 
 def _redis(settings: SinkConfig) -> Sink:
@@ -109,6 +114,7 @@ def _redis(settings: SinkConfig) -> Sink:
 
 
 def _webhook(config: Path | None) -> Several:
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from schemas.config import SinkConfig, load  # noqa: PLC0415
     from schemas.errors import ConfigError  # noqa: PLC0415
     from sinks.runner import SinkRunner  # noqa: PLC0415
@@ -116,6 +122,7 @@ def _webhook(config: Path | None) -> Several:
     from sinks.webhook import WebhookSink  # noqa: PLC0415
 
     settings = in_use(load(SinkConfig, config))
+    serve_metrics(settings.metrics)
     kafka, destinations = settings.kafka, settings.webhook.destinations
     if not destinations:
         raise ConfigError(["webhook.destinations: there is none"], do="infra/examples/webhook.toml has one, commented")

@@ -1,0 +1,61 @@
+"""What Prometheus scrapes of a role: its breakers as they stand, under names that keep to the conventions."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import urllib.request
+from shutil import which
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infra.metrics import registry, serve_metrics
+from infra.processes import free_ports
+from schemas.breaker import Breaker, Limits
+from schemas.config import Metrics
+from schemas.errors import ConfigError
+
+
+def shown(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("proxima_breaker")
+    }
+
+
+def test_breakers_are_shown_as_they_stand_and_not_when_they_are_gone() -> None:
+    now_s = [0.0]
+    breaker = Breaker("carrier", Limits(failures=2, open_s=5), clock=lambda: now_s[0])
+    for _ in range(2):
+        breaker.permit().failed("503")
+    assert breaker.ask() is None
+    found = shown(generate_latest(registry()).decode())
+    assert found["proxima_breaker_state", "carrier", "open"] == 1
+    assert found["proxima_breaker_state", "carrier", "closed"] == 0
+    assert found["proxima_breaker_calls_total", "carrier", "failed"] == 2
+    assert found["proxima_breaker_calls_total", "carrier", "refused"] == 1
+    assert found["proxima_breaker_opened_total", "carrier"] == 1
+    now_s[0] = 6
+    assert shown(generate_latest(registry()).decode())["proxima_breaker_state", "carrier", "half_open"] == 1
+    del breaker
+    gc.collect()
+    assert not [name for name in shown(generate_latest(registry()).decode()) if "carrier" in name]
+
+
+def test_they_are_served_where_the_file_says_and_an_address_that_is_taken_is_one_clear_line() -> None:
+    breaker = Breaker("the store", clock=lambda: 0.0)
+    (port,) = free_ports(1)
+    serve_metrics(Metrics(port=port))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert shown(text)["proxima_breaker_state", breaker.name, "closed"] == 1
+    assert "process_resident_memory_bytes" in text
+    with pytest.raises(ConfigError, match=f"127.0.0.1:{port} cannot be had"):
+        serve_metrics(Metrics(port=port))
+    promtool = which("promtool")
+    if promtool is not None:
+        subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, timeout=30)

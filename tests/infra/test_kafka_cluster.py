@@ -232,7 +232,7 @@ def test_java_that_is_too_old_is_said_before_anything_is_fetched(tmp_path: Path)
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = run_python(ASK_FOR_HOME, PATH=path, JAVA_HOME="", XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert done.returncode == 1
-    assert "needs Java 17 or newer" in done.stderr
+    assert "Java 17 or newer is needed" in done.stderr
 
 
 @pytest.mark.kafka

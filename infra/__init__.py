@@ -2,6 +2,10 @@
 
     cli/               `proxima`: one module a command
     kafka/             Apache Kafka from its jars, the topics on it, readers for people and tools
+    lab/               regions as network namespaces, with routers and links to break on purpose
+    stores/            Cassandra and DynamoDB: schemas, readers, servers for tests
+    provider/          a provider's HTTP API, described, and a simulator of one
+    maven.py           jars into the user's cache, and a Java to run them
     processes.py       child processes that do not outlive us
     redis.py           a Redis server, ours or an existing one
     worker.py          the supervisor of the stages
@@ -14,9 +18,13 @@
     demo.py            both, with a live view
     watch.py           the live view
     explain.py         a ranking in sentences; lookup.py finds the one of a moment, words.py writes numbers
+    scorecards.py, network_words.py, remedy_words.py   a model's record, a verdict, a remedy, in words
     plot.py            the picture of a backtest; the only importer of matplotlib
-    doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, findings.py is an answer
-    plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors
+    doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, doctor_actuators.py
+                       actuators; findings.py is an answer
+    plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors;
+                       rankings.py, rankings for the gateway
+    actuators.py       the actuators of a file, put together
     metrics.py         what Prometheus may scrape; asyncapi.py, the topic table as a document
     examples/          a commented configuration file for every role
     compose.yaml       the same for those with containers, with Dockerfile

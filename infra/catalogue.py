@@ -1,22 +1,17 @@
-"""The catalogue of regions in force, now and whenever it changes, for producers: they do not read Kafka themselves."""
+"""The catalogue of regions in force, now and whenever it changes, for route monitors."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
 
-from infra.kafka.reader import BEGINNING, RawRecord, TopicReader
+from infra.kafka.following import Follower
+from infra.kafka.reader import BEGINNING, RawRecord
 from schemas.codec import read
 from schemas.config import Kafka
-from schemas.errors import CodecError, ProximaError
+from schemas.errors import CodecError
 from schemas.records import FailoverConfiguration, OperatorDirective, Region, RegionCatalog
 from schemas.topics import named
 from schemas.validate import mistakes
-
-log = logging.getLogger(__name__)
-
-_POLL_S = 0.2
 
 
 class CatalogueWatch:
@@ -28,31 +23,18 @@ class CatalogueWatch:
     def __init__(self, kafka: Kafka, changed: Callable[[list[Region]], None]) -> None:
         self._changed = changed
         self._catalogue = RegionCatalog(0, [])
-        self._reader = TopicReader(kafka.bootstrap, {named(kafka.topic_prefix, "failover-config"): BEGINNING})
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="catalogue", daemon=True)
-        self._thread.start()
+        self._told: list[Region] | None = None
+        starts = {named(kafka.topic_prefix, "failover-config"): BEGINNING}
+        self._follower = Follower(kafka.bootstrap, starts, self._take, self._tell, what="the catalogue of regions")
 
     def close(self) -> None:
         """Watch no more."""
-        self._closed.set()
-        self._thread.join()
-        self._reader.close()
+        self._follower.close()
 
-    def _watch(self) -> None:
-        told: list[Region] | None = None
-        while not self._closed.is_set():
-            try:
-                record = self._reader.poll(_POLL_S)
-            except ProximaError as error:
-                log.error("the catalogue of regions is watched no longer: %s", error)
-                return
-            if record is not None:
-                self._take(record)
-            # Not what was applied last year and replaced since, but where it stands.
-            if self._reader.at_end and self._catalogue.regions != told:
-                told = self._catalogue.regions
-                self._changed(told)
+    def _tell(self) -> None:
+        if self._catalogue.regions != self._told:
+            self._told = self._catalogue.regions
+            self._changed(self._told)
 
     def _take(self, record: RawRecord) -> None:
         try:

@@ -4,10 +4,13 @@
     records.py   the same records as frozen dataclasses (a test holds them against avsc/)
     codec.py     bytes <-> records; the only importer of avro and fastavro
     validate.py  what a schema cannot say: ranges, region ids, columns of equal length
-    readiness.py the same of health endpoints and readiness reports; what a URL says
+    readiness.py, remedies.py   the same of health endpoints and reports, of remedies and their results
+    ranges.py    how ids look and how far numbers go
+    wire.py      a schema registry's format at the edges; registry.py asks the registry
     breaker.py   circuit breakers: a table of transitions, with a clock that is given
     topics.py    the one table of topics, and which partition a key goes to
-    config.py    one TOML file a role, every mistake reported at once
+    config.py    one TOML file a role, every mistake reported at once; stores.py, webhook.py and actuators.py, the
+                 sections of those sinks
     errors.py    the one tree of errors
 
 Imports nothing of ours. Everything else meets here, and on Kafka.

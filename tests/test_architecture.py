@@ -5,6 +5,7 @@ what they are.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,38 @@ def test_intake_starts_without_the_predictors_library_whose_import_takes_a_secon
 def test_every_module_says_what_it_is() -> None:
     missing = [name for name, tree in modules(*PACKAGES, "tests") if not ast.get_docstring(tree)]
     assert [name for name in missing if not name.endswith("__init__.py") or not name.startswith("tests/")] == []
+
+
+def test_every_folder_says_what_lives_there() -> None:
+    silent = [
+        f"{package.parent.relative_to(ROOT)}: {path.stem}"
+        for folder in PACKAGES
+        for package in sorted((ROOT / folder).rglob("__init__.py"))
+        # One command a file, one kind of probe a file: their names are enough.
+        if package.parent.name not in ("cli", "probes")
+        for said in [ast.get_docstring(ast.parse(package.read_text())) or ""]
+        for path in sorted(package.parent.glob("*.py"))
+        if not path.stem.startswith("_") and not re.search(rf"\n.*\b{path.stem}\b", said)
+    ]
+    assert silent == []
+
+
+def test_what_meets_kafka_puts_its_schema_registry_in_use() -> None:
+    """Else it would write, and read, another format than the rest."""
+    without = {"stores.py", "respond.py", "topics.py"}  # no Kafka, or the registry is what it is about
+    loads = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted((ROOT / "infra" / "cli").glob("*.py"))
+        for line in path.read_text().splitlines()
+        if "load(" in line and "Config, config" in line and "in_use(" not in line and path.name not in without
+    ]
+    assert loads == []
+    producing = [
+        name
+        for name, _ in modules("producers", "sinks", "infra", "streams")
+        if ".produce(" in (text := (ROOT / name).read_text()) and "framed(" not in text
+    ]
+    assert producing == ["infra/doctor.py"], "it sends no record"
 
 
 def test_every_public_function_of_the_contracts_and_the_core_has_a_docstring() -> None:

@@ -8,6 +8,7 @@
     routers     FRR in every namespace: eBGP over the links, BMP to the region's route monitor
     doors       ports of the machine's loopback inside the namespaces: how agents in there reach Kafka
     lab         all of it together, started and torn down
+    guard       tears it down when the lab's own process has died
 
 Needs root and /dev/net/tun, and FRR for routes. The relay works on kernels without netem.
 """

@@ -14,6 +14,7 @@ from schemas.codec import encode
 from schemas.errors import DeliveryError
 from schemas.records import ActionResult
 from schemas.topics import named
+from schemas.wire import framed
 
 _CONFIRM_S: Final = 5.0
 
@@ -31,7 +32,7 @@ class Results:
         found: list[tuple[Any, Any]] = []
         self._producer.produce(
             self._topic,
-            value=encode(result),
+            value=framed(encode(result)),
             key=result.primary_region.encode(),
             on_delivery=lambda error, message: found.append((error, message)),
         )

@@ -2,7 +2,11 @@
 
     numbers.py      rounding, bounds and quantiles that decisions rest on
     panes.py        probe samples condensed into panes (intake's half)
+    rows.py         rows of panes, as a record has them: which count, and what their failures mean
     paths.py        rolling state of a primary's paths, one view an agent and target (decide's half)
+    jumps.py        what an agent's last two batches prove alone
+    stretch.py      several records taken in together, and the views between them
+    routes.py       what BGP says of the candidates
     views.py        what the agents say together: quorum, suspects, metrics of each path
     injected.py     metrics from outside, until they expire
     trust.py        whom of those who inject is believed, and how far
@@ -26,8 +30,26 @@
     drift.py        Page-Hinkley: whether a mean has fallen
     influence.py    how far a model may count
     foresight.py    what follows for the scores: scorecard, influence, demotion
-    readiness.py    whom to ask in time whether it is ready
+    readiness.py    whom to ask in time whether it is ready; reports.py, what probers answered
+    verdicts.py     what the whole network says about the primary, as far as it counts here
+    graph_says.py   what the engine tells the stage that looks at the whole network
     engine.py       FailoverEngine: all of it for one primary
+
+  of the whole network:
+    graph.py        regions and directed paths; the only importer of networkx
+    terms.py        what is needed of each primary's configuration and latest update
+    route_table.py  ways between regions as arrays; transits.py, which networks lie on them
+    blame.py        whose fault it is; suspicions.py, for how long
+    primary_health.py   whether a primary is up, by quorum of observers in other regions
+    shared_risk.py  what would fail together
+    capacity.py     capacity that several primaries count on, counted once
+    nodes.py        what of the graph is published
+    planning.py     what a planner of paths is; mending.py, the one there is
+    degradation.py  whether a path is bad now, against what it was
+    remedies.py     remedies of one primary: remedy_states.py is the table, remedy.py one under treatment,
+                    remedy_records.py and remedy_words.py what is published of it
+    network_engine.py   NetworkEngine: all of it, and the planners
+
     state.py        an engine's state as columns and scalars, to a snapshot and back
 
 May import schemas, numpy, river and networkx. An import contract holds this.

@@ -10,7 +10,10 @@ import pytest
 
 from infra.processes import wait_until
 from producers.publisher import Publisher
+from schemas.codec import decode
+from schemas.records import ActionResult
 from schemas.topics import named
+from sinks.actuators.results import Results
 from tests.infra.commands import lines
 from tests.registry import RegistryServer, kcat_reads_avro
 from tests.sinks.conftest import Pipeline
@@ -40,3 +43,13 @@ def test_kcat_our_tail_and_our_sinks_read_a_ranking_in_either_format(
     file = JsonLinesTarget.start(tmp_path)
     with pipeline.running(file.open()):
         wait_until(lambda: [line["sequence"] for line in file.lines()] == [1, 2, 3], 20, "all rankings")
+
+
+def test_an_actuators_result_is_in_the_registrys_format_too(
+    registry_in_use: RegistryServer, pipeline: Pipeline
+) -> None:
+    result = ActionResult("a-1", PRIMARIES[0], "r-1", "edge", "APPLY", "APPLIED", "it is so", "CLOSED", 1)
+    Results(pipeline.bootstrap, pipeline.prefix).publish(result)
+    ((_, _, value),) = records_on(pipeline.bootstrap, named(pipeline.prefix, "action-results"))
+    assert value[0] == 0, registry_in_use.url
+    assert decode(value, ActionResult) == result

@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 from infra.configuration import in_force
 from infra.kafka.reader import BEGINNING, NOW, RawRecord, TopicReader
 from schemas.codec import decode, encode, read
+from schemas.connection import client_settings
 from schemas.errors import CodecError, DeliveryError, ProximaError
 from schemas.records import (
     DeadLetter,
@@ -153,7 +154,7 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
     """Send in order, and return partition and offset of each once the broker has it."""
     producer = Producer(
         {
-            "bootstrap.servers": bootstrap,
+            **client_settings(bootstrap),
             "partitioner": "murmur2_random",  # librdkafka's default is not Java's
             "enable.idempotence": True,
             "log_level": 0,

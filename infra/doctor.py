@@ -23,6 +23,7 @@ from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, sinks
 from schemas.config import ClientConfig, Intake
+from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
 
 # A tick's half: more, and a sample may be counted to the tick beside its own.
@@ -123,7 +124,7 @@ def _clock(bootstrap: str, prefix: str) -> Finding:
 
 def _clock_offset(bootstrap: str, topic: str) -> list[tuple[float, float]]:
     """Offset and uncertainty in milliseconds, of some tries: a busy moment spoils one."""
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 0, "log_level": 0})
+    producer = Producer({**client_settings(bootstrap), "acks": "all", "linger.ms": 0, "log_level": 0})
     found: list[tuple[float, float]] = []
 
     def delivered(error: Any, message: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, TopicPartition
 
 from schemas.codec import decode
+from schemas.connection import client_settings
 from schemas.errors import CodecError
 from schemas.records import Event, FailoverRanking, PathWeights
 from schemas.topics import TOPICS, named
@@ -38,7 +39,7 @@ class Observer:
         self._done = threading.Event()
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **client_settings(bootstrap),
                 "group.id": f"{prefix}observer",  # never joined: partitions are assigned, offsets not committed
                 "enable.auto.commit": False,
                 # Waits of ours would count as the pipeline's; the second is a second by default.

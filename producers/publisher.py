@@ -33,7 +33,8 @@ from typing import Any, Final, NamedTuple, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.codec import encode
-from schemas.errors import DeliveryError
+from schemas.connection import client_settings, is_refusal, refused
+from schemas.errors import DeliveryError, ProximaError
 from schemas.records import Record
 from schemas.topics import JOURNAL_BYTES_MAX, named
 from schemas.wire import framed
@@ -122,11 +123,11 @@ class Publisher:
         self._refused: list[str] = []
         self._warned: set[int] = set()
         self._in_trouble = False
-        self._fatal = ""
+        self._fatal: ProximaError | None = None
         self._closed = threading.Event()
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **client_settings(bootstrap),
                 "client.id": client_id,
                 "enable.idempotence": True,
                 "acks": "all",
@@ -204,7 +205,7 @@ class Publisher:
             found = self._producer.list_topics(name, timeout=timeout_s).topics[name]
         except KafkaException:
             return False
-        return found.error is None and not self._fatal
+        return found.error is None and self._fatal is None
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until the broker has confirmed everything.
@@ -306,7 +307,11 @@ class Publisher:
         """What librdkafka meets and goes on from, once until something is delivered again."""
         with self._lock:
             if error.fatal():
-                self._fatal = error.str()
+                self._fatal = DeliveryError(
+                    f"nothing more can be sent: {error.str()}", where=self._bootstrap, do="start again"
+                )
+            elif is_refusal(error) and not self._delivered:  # later it may be a broker's own mistake, and pass
+                self._fatal = refused(error.str(), self._bootstrap)
             first, self._in_trouble = not self._in_trouble, True
         if first:
             log.warning("Kafka at %s: %s", self._bootstrap, error.str())
@@ -351,9 +356,9 @@ class Publisher:
             log.warning("measurements are refused: %s", what)
 
     def _raise_fatal(self) -> None:
-        """What idempotence cannot mend, as when the broker lost what it had confirmed: only a new producer goes on."""
-        if self._fatal:
-            raise DeliveryError(f"nothing more can be sent: {self._fatal}", where=self._bootstrap, do="start again")
+        """What no patience mends: a refusal, or that the broker lost what it had confirmed. Only a new one goes on."""
+        if self._fatal is not None:
+            raise self._fatal
 
     def _raise_refused(self) -> None:
         if self._refused:

@@ -8,7 +8,8 @@
     ranges.py    how ids look and how far numbers go
     wire.py      a schema registry's format at the edges; registry.py asks the registry
     breaker.py   circuit breakers: a table of transitions, with a clock that is given
-    topics.py    the one table of topics, and which partition a key goes to
+    topics.py    the one table of topics, and which partition a key goes to; rights.py, who may do what with them
+    connection.py   as whom a process comes to Kafka, and by which protocol
     config.py    one TOML file a role, every mistake reported at once; stores.py, webhook.py and actuators.py, the
                  sections of those sinks
     errors.py    the one tree of errors

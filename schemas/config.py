@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
+from schemas.connection import Connection
 from schemas.errors import ConfigError
 from schemas.stores import Cassandra, DynamoDb
 from schemas.validate import AGENT_ID, REGION_ID
@@ -57,8 +58,8 @@ class RoleConfig(BaseModel):
     registry: Registry = Registry()
 
 
-class Kafka(Section):
-    """`[kafka]`: where the journal is."""
+class Kafka(Connection):
+    """`[kafka]`: where the journal is, and as whom we come (connection.py)."""
 
     bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
     topic_prefix: str = Field(
@@ -329,6 +330,11 @@ def load(role: type[Role], path: Path | None = None, environment: Mapping[str, s
     """
     where = str(path) if path is not None else "environment"
     merged = _read(path) if path is not None else {}
+    shown = [f"{section}.password: a configuration file is for many eyes; name a password_file, or set "
+             f"{_PREFIX}{section.upper()}__PASSWORD"
+             for section, table in merged.items() if isinstance(table, dict) and "password" in table]  # fmt: skip
+    if shown:
+        raise ConfigError(shown, where=where)
     _override(merged, role, os.environ if environment is None else environment)
     try:
         return role.model_validate(merged)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from confluent_kafka import Producer
 
 from schemas.codec import encode
+from schemas.connection import client_settings
 from schemas.errors import DeliveryError
 from schemas.records import DeadLetter
 from schemas.topics import TOPICS, named
@@ -72,7 +73,7 @@ class DeadLetters:
 
 def _settings(bootstrap: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        **client_settings(bootstrap),
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",  # librdkafka's default is not Java's

@@ -28,6 +28,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaErr
 
 from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.codec import decode, read
+from schemas.connection import client_settings, is_refusal, refused
 from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
 from schemas.records import DeadLetter, FailoverRanking, Record
 from schemas.topics import TOPICS, named
@@ -157,10 +158,12 @@ class SinkRunner:
         self._waiting_since_s = 0.0
         self._worked_at_s = self._committed_at_s = 0.0
         self._in_trouble = False
+        self._refused = ""  # why the brokers do not let us in
         self._is_committing = False
         self._is_leaving = False
         self._down_since_s: float | None = None
         self._owned: set[Place] = set()
+        self._was_assigned = False
         self._unplaced: set[Place] = set()  # of these: the store has yet to say where it stands
         self._next: dict[Place, int] = {}  # offset after the last record taken
         self._flushed: dict[Place, int] = {}  # ... that the store has
@@ -179,13 +182,15 @@ class SinkRunner:
         return self._breaker
 
     def run(self) -> Counts:
-        """Consume until stopped. Raises KafkaUnavailableError: a right is missing, or the client gave up."""
+        """Consume until stopped. Raises KafkaUnavailableError: refused, a right is missing, or the client gave up."""
         self._consumer.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
         try:
             while not self._stop.is_set():
                 more = self._take(self._consumer.poll(self._wait_s()))
+                if self._refused and not self._was_assigned:  # later it may be a broker's own mistake, and pass
+                    raise refused(self._refused, self._bootstrap)
                 if self._is_due(more=more):
                     self._work()
                 self._commit_sometimes()
@@ -288,6 +293,8 @@ class SinkRunner:
 
     def _on_trouble(self, error: Any) -> None:
         """What librdkafka meets and goes on from by itself: said once, until a record comes again."""
+        if is_refusal(error):
+            self._refused = error.str()
         if not self._in_trouble:
             log.warning("Kafka at %s: %s", self._bootstrap, error.str())
         self._in_trouble = True
@@ -397,7 +404,7 @@ class SinkRunner:
 
     def _on_assign(self, _consumer: Any, partitions: Sequence[Any]) -> None:
         # The assignor is an eager one: what it gives is everything that we have.
-        self._owned = {(p.topic, p.partition) for p in partitions}
+        self._owned, self._was_assigned = {(p.topic, p.partition) for p in partitions}, True
         self._unplaced = set(self._owned)
         self._worked_at_s = time.monotonic()
         if not self._try_to_place():
@@ -472,7 +479,7 @@ def _at(place: Place, offset: int | None) -> Any:
 
 def _settings(bootstrap: str, group: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        **client_settings(bootstrap),
         "group.id": group,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",

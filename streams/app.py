@@ -36,14 +36,16 @@ import faust.transport.drivers.aiokafka as driver
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
 from faust.tables import TableManager
+from faust.types.auth import AuthProtocol
 
+from schemas import connection
 from schemas.config import WorkerConfig
 from schemas.errors import ConfigError, KafkaUnavailableError
-from schemas.topics import JOURNAL_BYTES_MAX, TOPICS
+from schemas.rights import RIGHTS, Rights
+from schemas.topics import JOURNAL_BYTES_MAX
 from schemas.wire import framed, unframed
+from streams.admission import admitted
 from streams.broker import Place, Stage
 from streams.journal import JournalRecord
 
@@ -92,6 +94,7 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
     app = faust.App(
         f"{kafka.topic_prefix}proxima-{name}",
         broker="kafka://" + ";".join(kafka.bootstrap.split(",")),
+        broker_credentials=_credentials(),
         store="memory://",
         datadir=tempfile.gettempdir(),  # nothing is written without tables
         web_enabled=False,
@@ -113,7 +116,7 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
         worker_redirect_stdouts=False,
         TableManager=_Tables,
     )
-    broker = FaustBroker(app, config)
+    broker = FaustBroker(app, config, RIGHTS[name])
     stage = _stage(name, broker, config, engine)
     names = {kafka.topic_prefix + topic: topic for topic in stage.topics}
     # Records and the metronome take turns: a stage is never entered twice.
@@ -157,6 +160,34 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
         await broker.close()
 
     return app
+
+
+def _credentials() -> Any:
+    """Who we are, in Faust's words."""
+    we, context = connection.in_use(), connection.ssl_context()
+    if we.is_sasl:
+        found = faust.SASLCredentials(
+            username=we.username,
+            password=connection.password_in_use(),
+            mechanism=we.sasl_mechanism,
+            ssl_context=context,
+        )
+        found.protocol = AuthProtocol(we.security_protocol)  # without TLS it would be left at its default
+        return found
+    return faust.SSLCredentials(context) if context is not None else None
+
+
+def _reader_security() -> dict[str, Any]:
+    """The same in aiokafka's."""
+    we = connection.in_use()
+    found: dict[str, Any] = {"security_protocol": we.security_protocol, "ssl_context": connection.ssl_context()}
+    if we.is_sasl:
+        found |= {
+            "sasl_mechanism": we.sasl_mechanism,
+            "sasl_plain_username": we.username,
+            "sasl_plain_password": connection.password_in_use(),
+        }
+    return found
 
 
 class _Worker(faust.Worker):
@@ -226,9 +257,9 @@ def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[Fa
 class FaustBroker:
     """`streams.broker.Broker` by Faust's producer, Faust's consumer thread, and a plain reader of ours."""
 
-    def __init__(self, app: faust.App, config: WorkerConfig) -> None:
+    def __init__(self, app: faust.App, config: WorkerConfig, rights: Rights) -> None:
         self._app, self._prefix, self._bootstrap = app, config.kafka.topic_prefix, config.kafka.bootstrap
-        self._topics = self._describe()
+        self._topics = admitted(self._bootstrap, self._prefix, app.conf.id, rights)
         self._reader: AIOKafkaConsumer | None = None
         self._reading = asyncio.Lock()
 
@@ -316,34 +347,10 @@ class FaustBroker:
                 auto_offset_reset="earliest",
                 max_partition_fetch_bytes=JOURNAL_BYTES_MAX,
                 fetch_max_wait_ms=20,  # reading back ends at a partition's end, and must not wait there for more
+                **_reader_security(),
             )
             await self._reader.start()
         return self._reader
-
-    def _describe(self) -> dict[str, tuple[str, int]]:
-        """Id and partitions of every topic in the table; a missing one is said now, for a send to it never returns."""
-        admin = AdminClient({"bootstrap.servers": self._bootstrap, "logger": logging.getLogger("proxima.admin")})
-        names = {self._prefix + name: name for name in TOPICS}
-        try:
-            futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=30)
-            missing, found = [], {}
-            for topic, future in futures.items():
-                try:
-                    described = future.result()
-                except Exception as error:
-                    if "UNKNOWN_TOPIC" not in str(error):
-                        raise
-                    missing.append(topic)
-                else:
-                    # Kafka prints ids in the URL-safe alphabet, librdkafka in the other.
-                    topic_id = str(described.topic_id).replace("+", "-").replace("/", "_")
-                    found[names[topic]] = (topic_id, len(described.partitions))
-        except Exception as error:
-            raise KafkaUnavailableError(str(error), where=self._bootstrap, do="is it up, and may we?") from error
-        if missing:
-            what = f"topics {', '.join(sorted(missing))} do not exist"
-            raise KafkaUnavailableError(what, where=self._bootstrap, do="run `proxima topics create`")
-        return found
 
 
 def _journal_record(record: Any) -> JournalRecord:

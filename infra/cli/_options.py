@@ -50,7 +50,12 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
 
 
 def in_use(role: Role) -> Role:
-    """The same role's configuration, its schema registry in use from now on where it names one."""
+    """The same role's configuration; its identity, and its schema registry where it names one, in use from now on."""
+    kafka = getattr(role, "kafka", None)
+    if kafka is not None:
+        from schemas import connection  # noqa: PLC0415
+
+        connection.use(kafka)
     if role.registry.url:
         from schemas.registry import SchemaRegistry  # noqa: PLC0415
         from schemas.wire import use  # noqa: PLC0415

@@ -28,6 +28,7 @@ Example:
     topics.command(name="list")(list_)
     topics.command()(describe)
     topics.command()(asyncapi)
+    topics.command()(acls)
     topics.command(name="register")(register_schemas)
     app.add_typer(topics, name="topics")
 
@@ -122,6 +123,84 @@ def asyncapi(*, prefix: Prefix = None, bootstrap: Bootstrap = None, config: Conf
 
     kafka = client_config(bootstrap, config, prefix).kafka
     say_json(document(kafka.bootstrap, kafka.topic_prefix))
+
+
+def acls(
+    *,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=PRINCIPAL",
+            help="Who has a role, as Kafka names it; may be repeated. Default: every role, as User:proxima-ROLE.",
+            show_default=False,
+        ),
+    ] = None,
+    grant: Annotated[bool, typer.Option("--apply", help="Have the cluster allow it.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="What it lacks, and who else may write; exit code 1 then.")
+    ] = False,
+    script: Annotated[bool, typer.Option("--script", help="As commands of Kafka's own kafka-acls.sh.")] = False,
+    prefix: Prefix = None,
+    bootstrap: Bootstrap = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each role may do on Kafka; or grant it, or hold a cluster against it.
+
+    Only --apply and --check ask a broker, as somebody who may ALTER the cluster; --check ends with 1 when something
+    differs. docs/security.md says why which role may do what.
+
+    \b
+    Examples:
+      proxima topics acls
+      proxima topics acls --apply --config admin.toml --role probe=User:agents --role operator=User:ann
+      proxima topics acls --check --config admin.toml
+    """
+    from infra.kafka import acls as lists  # noqa: PLC0415
+
+    kafka = client_config(bootstrap, config, prefix).kafka
+    allowed = lists.wanted(_principals(role), kafka.topic_prefix)
+    if check:
+        missing = lists.missing(kafka.bootstrap, allowed)
+        others = lists.strangers(kafka.bootstrap, allowed, kafka.topic_prefix)
+        if as_json:
+            say_json({"missing": [_allowed(a) for a in missing], "others": [_allowed(a) for a in others]})
+        else:
+            for each in missing:
+                say(f"missing: {each.sentence()}")
+            for each in others:
+                say(f"beyond the table: {each.sentence()}")
+            say(f"{len(allowed)} rights looked for, {len(missing)} missing, {len(others)} beyond the table")
+        raise typer.Exit(1 if missing or others else 0)
+    if grant:
+        lists.apply(kafka.bootstrap, allowed)
+    if as_json:
+        say_json([_allowed(each) for each in allowed])
+        return
+    for each in allowed:
+        say(each.command(kafka.bootstrap) if script else each.sentence())
+    if grant:
+        say(f"{len(allowed)} rights granted")
+
+
+def _principals(given: list[str] | None) -> dict[str, str]:
+    """By role."""
+    from schemas.rights import RIGHTS, roles  # noqa: PLC0415
+
+    if not given:
+        return {name: f"User:proxima-{name}" for name in RIGHTS}
+    found = {}
+    for each in given:
+        name, separator, principal = each.partition("=")
+        if not separator or ":" not in principal or name not in roles() or "'" in principal:
+            what = f"{each!r} is not ROLE=TYPE:NAME, with a role of {', '.join(roles())}"
+            raise typer.BadParameter(what, param_hint="--role")
+        found[name] = principal
+    return found
+
+
+def _allowed(each: Any) -> dict[str, Any]:
+    return {"principal": each.principal, **each.grant._asdict()}
 
 
 def _row(topic: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
+from schemas.connection import Refusal, client_settings, refused
 from schemas.errors import KafkaUnavailableError
 from schemas.topics import TOPICS, Topic, named
 
@@ -105,7 +106,7 @@ def topic_ids(bootstrap: str, names: Iterable[str]) -> dict[str, str]:
 
 def admin_client(bootstrap: str, **settings: Any) -> AdminClient:
     """A client that reports by exceptions alone. Keep a reference: a temporary's futures never resolve."""
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **settings})
+    return AdminClient({**client_settings(bootstrap), "log_level": 0, **settings})
 
 
 def _new_topic(state: TopicState, copies: int) -> NewTopic:
@@ -260,7 +261,7 @@ def _result(future: Any, bootstrap: str, absent: tuple[int, ...]) -> Any:
     except KafkaException as error:
         if error.args[0].code() in absent:
             return None
-        raise _unavailable(error.args[0].str(), bootstrap) from None
+        raise unavailable(error.args[0].str(), bootstrap) from None
 
 
 def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
@@ -269,6 +270,7 @@ def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
     In short steps: Ctrl-C is not heard while librdkafka waits.
     """
     deadline = time.monotonic() + REACH_TIMEOUT_S
+    was_asked = False
     while True:
         try:
             return (
@@ -276,10 +278,32 @@ def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
             )
         except KafkaException as error:
             if time.monotonic() >= deadline:
-                raise _unavailable(error.args[0].str(), bootstrap) from None
+                raise _no_answer(error.args[0].str(), bootstrap) from None
+            if not was_asked:  # asked once: a refusal comes at once, and nobody has to wait for the deadline
+                was_asked = True
+                _raise_refusal(bootstrap)
 
 
-def _unavailable(what: str, bootstrap: str) -> KafkaUnavailableError:
+def unavailable(what: str, bootstrap: str) -> KafkaUnavailableError:
+    """Why nothing came of a request: a right is missing, or no broker answers."""
+    if "uthorization" in what:
+        do = "come as somebody who may; `proxima topics acls` says what each role needs"
+        return KafkaUnavailableError(what, where=bootstrap, do=do)
+    return _no_answer(what, bootstrap)
+
+
+def _raise_refusal(bootstrap: str) -> None:
+    """By a client of its own: one that listens to no errors is told of a time-out only."""
+    refusal = Refusal()
+    admin = admin_client(bootstrap, error_cb=refusal)
+    deadline = time.monotonic() + _STEP_S
+    while not refusal.what and time.monotonic() < deadline:
+        admin.poll(_POLL_S)
+    if refusal.what:
+        raise refused(refusal.what, bootstrap)
+
+
+def _no_answer(what: str, bootstrap: str) -> KafkaUnavailableError:
     return KafkaUnavailableError(
         f"no broker answers: {what}",
         where=bootstrap,

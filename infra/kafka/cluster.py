@@ -29,6 +29,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from infra.kafka.jars import KafkaHome, kafka_home
 from infra.processes import ChildProcess, free_ports, stop_all, wait_until
+from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError, ProximaError
 
 BOOTSTRAP_VARIABLE = "PROXIMA_KAFKA__BOOTSTRAP"
@@ -84,16 +85,31 @@ def existing_or_started(
     yield ExistingCluster(bootstrap)
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A cluster that asks who comes, and lets nobody do what no access list allows.
+
+    Clients come by SASL_SSL (SCRAM); brokers among themselves, and whoever administers from this machine, by TLS with
+    the certificate of `broker_pem` (certificate and key in one file), which `ca_pem` signed.
+    """
+
+    ca_pem: Path
+    broker_pem: Path
+    broker_principal: str  # the certificate's name, as Kafka says it: User:CN=...
+
+
 @dataclass(slots=True)
 class _Node:
     node_id: int
     port: int
     controller_port: int
+    broker_port: int  # of a guarded one, for brokers among themselves
     rack: str
     data_dir: Path
     config: Path
     log_path: Path
     process: ChildProcess | None = None
+    guard: Guard | None = None
     # Made with the process and asked at its own port: the others still name a killed node for a session.
     admin: AdminClient | None = None
 
@@ -124,22 +140,25 @@ class KafkaCluster:
         racks: Sequence[str] = ("a", "b", "c"),
         overrides: Mapping[str, str] | None = None,
         java_options: Sequence[str] = JAVA_OPTIONS,
+        guard: Guard | None = None,
     ) -> Self:
         """Start brokers and wait until every one of them serves.
 
         Without `data_dir` the data lives in a temporary folder and goes at `stop`; with it, a cluster that was
         there goes on (on new ports). `log_dir` is for the brokers' own logs, by default `data_dir`/logs.
-        `overrides` are brokers' settings that win over ours.
+        `overrides` are brokers' settings that win over ours. With a `guard` clients have to say who they are.
         Raises KafkaUnavailableError: if they do not come up; the message ends with their logs.
         """
         home = kafka_home()
-        ports = free_ports(2 * nodes)
+        ports = free_ports(3 * nodes)
         base = data_dir.absolute() if data_dir is not None else Path(tempfile.mkdtemp(prefix="proxima-kafka-"))
         members = [
             _Node(
                 node_id=number,
-                port=ports[2 * number - 2],
-                controller_port=ports[2 * number - 1],
+                port=ports[3 * number - 3],
+                controller_port=ports[3 * number - 2],
+                broker_port=ports[3 * number - 1],
+                guard=guard,
                 rack=racks[number - 1],
                 data_dir=base / f"node-{number}",
                 config=base / f"node-{number}.properties",
@@ -163,6 +182,11 @@ class KafkaCluster:
     @property
     def bootstrap(self) -> str:
         return ",".join(f"127.0.0.1:{node.port}" for node in self._nodes.values())
+
+    @property
+    def administration(self) -> str:
+        """Of a guarded cluster: where its own certificate is the password."""
+        return ",".join(f"127.0.0.1:{node.broker_port}" for node in self._nodes.values())
 
     @property
     def pids(self) -> dict[int, int]:
@@ -225,7 +249,7 @@ class KafkaCluster:
     def _start(self, node: _Node) -> None:
         argv = self._home.command("kafka.Kafka", node.config, java_options=self._java_options)
         node.process = ChildProcess.start(argv, name=f"kafka-{node.node_id}", log_path=node.log_path)
-        node.admin = _admin(f"127.0.0.1:{node.port}")
+        node.admin = _admin(f"127.0.0.1:{node.broker_port if node.guard else node.port}", node.guard)
 
     def _wait(self, is_so: Callable[[ClusterMetadata], bool], what: str, timeout_s: float) -> None:
         """Wait until every running node itself says so."""
@@ -244,20 +268,31 @@ class KafkaCluster:
             raise KafkaUnavailableError(str(error)) from None
 
 
-def _admin(bootstrap: str) -> AdminClient:
+def _admin(bootstrap: str, guard: Guard | None = None) -> AdminClient:
     """A client that neither prints that a broker is not there yet nor waits long to try again.
 
     Keep a reference to it: a temporary one is collected, and its futures never resolve.
     """
     return AdminClient(
         {
-            "bootstrap.servers": bootstrap,
+            **client_settings(bootstrap),
             "log_level": 0,
             "error_cb": lambda _: None,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 100,
+            **(administrator(guard) if guard is not None else {}),
         }
     )
+
+
+def administrator(guard: Guard) -> dict[str, str]:
+    """How a client of a guarded cluster comes as the brokers themselves do, at `administration`."""
+    return {
+        "security.protocol": "SSL",
+        "ssl.ca.location": str(guard.ca_pem),
+        "ssl.certificate.location": str(guard.broker_pem),
+        "ssl.key.location": str(guard.broker_pem),
+    }
 
 
 def _metadata(admin: AdminClient) -> ClusterMetadata | None:
@@ -332,6 +367,29 @@ def _properties(node: _Node, nodes: Sequence[_Node], overrides: Mapping[str, str
         "controller.quorum.request.timeout.ms": 1000,
         # By default the compactor alone takes a quarter of our heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+        **(_guarded(node, node.guard) if node.guard is not None else {}),
         **overrides,
     }
     return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _guarded(node: _Node, guard: Guard) -> dict[str, str | int | Path]:
+    between = "ssl.client.auth"
+    return {
+        "listeners": f"CLIENT://127.0.0.1:{node.port},BROKER://127.0.0.1:{node.broker_port}"
+        f",CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"CLIENT://127.0.0.1:{node.port},BROKER://127.0.0.1:{node.broker_port}",
+        "listener.security.protocol.map": "CLIENT:SASL_SSL,BROKER:SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "BROKER",
+        f"listener.name.broker.{between}": "required",
+        f"listener.name.controller.{between}": "required",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": guard.broker_pem,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": guard.ca_pem,
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.client.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule"
+        " required;",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": guard.broker_principal,
+    }

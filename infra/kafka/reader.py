@@ -14,7 +14,8 @@ from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from infra.kafka.admin import REACH_TIMEOUT_S, metadata
+from infra.kafka.admin import REACH_TIMEOUT_S, metadata, unavailable
+from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
 from schemas.wire import unframed
 
@@ -118,7 +119,7 @@ class TopicReader:
                     place.offset = min(max(low, start[number]), high)
                 places.append((place, min(high, self._ends.get((topic, number), high))))
         except KafkaException as error:
-            raise _unavailable(error, self._bootstrap) from None
+            raise unavailable(error.args[0].str(), self._bootstrap) from None
         return places
 
 
@@ -138,7 +139,7 @@ def offsets_at(bootstrap: str, topic: str, at_ms: int, partitions: Iterable[int]
         for number in [n for n, offset in found.items() if offset < 0]:
             _, found[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=REACH_TIMEOUT_S)
     except KafkaException as error:
-        raise _unavailable(error, bootstrap) from None
+        raise unavailable(error.args[0].str(), bootstrap) from None
     finally:
         consumer.close()
     return found
@@ -150,17 +151,9 @@ def _no_topic(topic: str, bootstrap: str) -> KafkaUnavailableError:
     )
 
 
-def _unavailable(error: KafkaException, bootstrap: str) -> KafkaUnavailableError:
-    return KafkaUnavailableError(
-        f"no broker answers: {error.args[0].str()}",
-        where=bootstrap,
-        do="start it, or give another address with --bootstrap or PROXIMA_KAFKA__BOOTSTRAP",
-    )
-
-
 def _settings(bootstrap: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        **client_settings(bootstrap),
         "group.id": "proxima-reader",  # the client demands one; it is never joined
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",

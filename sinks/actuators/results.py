@@ -11,6 +11,7 @@ from typing import Any, Final
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Producer
 
 from schemas.codec import encode
+from schemas.connection import client_settings
 from schemas.errors import DeliveryError
 from schemas.records import ActionResult
 from schemas.topics import named
@@ -59,7 +60,7 @@ class Results:
 
 def _settings(bootstrap: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        **client_settings(bootstrap),
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",  # librdkafka's default is not Java's

@@ -13,6 +13,7 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.codec import read
+from schemas.connection import client_settings
 from schemas.errors import CodecError, KafkaUnavailableError
 from schemas.records import Directive, OperatorDirective
 from schemas.topics import TOPICS, named
@@ -81,7 +82,7 @@ class Stops:
 
 def _settings(bootstrap: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        **client_settings(bootstrap),
         "group.id": f"proxima-stops-{uuid.uuid4().hex}",  # never joined, and never committed
         "enable.auto.commit": False,
         "enable.partition.eof": True,  # a transaction's end or a deleted record is no record to wait for

@@ -1,0 +1,141 @@
+"""Access lists on a cluster, made from the table of rights (`schemas/rights.py`) and held against it.
+
+What the table does not say is said too: a principal that may write one of our topics and has no role here is somebody
+who can move traffic. Only grants are compared; a refusal (DENY) takes nothing away from who is not refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from infra.kafka.admin import ANSWER_TIMEOUT_S, admin_client, metadata
+from schemas.errors import KafkaUnavailableError
+from schemas.rights import Grant, grants
+from schemas.topics import TOPICS, named
+
+_RESOURCES: Final = {"TOPIC": ResourceType.TOPIC, "GROUP": ResourceType.GROUP, "CLUSTER": ResourceType.BROKER}
+_NOT_YOURS: Final = "access lists cannot be had: no right to DESCRIBE the cluster"
+_COME: Final = "come as somebody with the role `admin`; and does the cluster have an authorizer?"
+_FLAGS: Final = {"TOPIC": "--topic", "GROUP": "--group"}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Allowed:
+    """A principal (`User:NAME`, as Kafka writes it) and what it may do."""
+
+    principal: str
+    grant: Grant
+
+    def sentence(self) -> str:
+        kind, name, operation, is_prefix = self.grant
+        where = "the cluster" if kind == "CLUSTER" else f"{kind.lower()} {name}{'*' if is_prefix else ''}"
+        return f"{self.principal} may {operation} {where}"
+
+    def command(self, bootstrap: str) -> str:
+        """The same for Kafka's own tool."""
+        kind, name, operation, is_prefix = self.grant
+        where = "--cluster" if kind == "CLUSTER" else f"{_FLAGS[kind]} '{name}'"
+        pattern = " --resource-pattern-type prefixed" if is_prefix else ""
+        return (
+            f"kafka-acls.sh --bootstrap-server '{bootstrap}' --command-config admin.properties --add --allow-principal "
+            f"'{self.principal}' --operation {operation.title().replace('_', '')} {where}{pattern}"
+        )
+
+
+def wanted(principals: Mapping[str, str], prefix: str = "") -> list[Allowed]:
+    """What the table gives each role's principal; a principal of several roles has the rights of all."""
+    return sorted({Allowed(who, grant) for role, who in principals.items() for grant in grants(role, prefix)})
+
+
+def apply(bootstrap: str, allowed: Iterable[Allowed]) -> None:
+    """Have the cluster allow it; what it allows already stays. Raises KafkaUnavailableError: it does not let us."""
+    admin = admin_client(bootstrap)
+    metadata(admin, bootstrap)
+    futures = admin.create_acls([_binding(each) for each in allowed], request_timeout=ANSWER_TIMEOUT_S)
+    for future in futures.values():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise _refused(error, bootstrap) from None
+
+
+def missing(bootstrap: str, allowed: Iterable[Allowed]) -> list[Allowed]:
+    """What of it the cluster does not allow. Raises KafkaUnavailableError."""
+    there = _there(bootstrap)
+    return [each for each in allowed if each not in there]
+
+
+def strangers(bootstrap: str, allowed: Iterable[Allowed], prefix: str = "") -> list[Allowed]:
+    """Who else may write one of our topics, or read what is internal, by grants that are not of the table."""
+    known, ours = set(allowed), {named(prefix, name) for name in TOPICS}
+    found = []
+    for each in _there(bootstrap) - known:
+        kind, name, operation, is_prefix = each.grant
+        touches = any(t.startswith(name) for t in ours) if is_prefix else name in ours or name == "*"
+        if kind == "TOPIC" and touches and operation in ("WRITE", "ALL", "ALTER", "ALTER_CONFIGS", "DELETE"):
+            found.append(each)
+    return sorted(found)
+
+
+def _there(bootstrap: str) -> set[Allowed]:
+    admin: AdminClient = admin_client(bootstrap)
+    metadata(admin, bootstrap)
+    every = AclBindingFilter(
+        ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ALLOW
+    )
+    try:
+        # Whoever may not ask is told an empty list, without an error (librdkafka).
+        may = admin.describe_cluster(include_authorized_operations=True, request_timeout=ANSWER_TIMEOUT_S).result()
+        if AclOperation.DESCRIBE not in (may.authorized_operations or ()):
+            raise KafkaUnavailableError(_NOT_YOURS, where=bootstrap, do=_COME)
+        found = admin.describe_acls(every, request_timeout=ANSWER_TIMEOUT_S).result()
+    except KafkaException as error:
+        raise _refused(error, bootstrap) from None
+    kinds = {resource: kind for kind, resource in _RESOURCES.items()}
+    return {
+        Allowed(
+            each.principal,
+            Grant(
+                kinds[each.restype],  # type: ignore[arg-type]
+                each.name,
+                each.operation.name,
+                is_prefix=each.resource_pattern_type is ResourcePatternType.PREFIXED,
+            ),
+        )
+        for each in found
+        if each.restype in kinds
+    }
+
+
+def _binding(each: Allowed) -> AclBinding:
+    kind, name, operation, is_prefix = each.grant
+    return AclBinding(
+        _RESOURCES[kind],
+        name,
+        ResourcePatternType.PREFIXED if is_prefix else ResourcePatternType.LITERAL,
+        each.principal,
+        "*",
+        AclOperation[operation],
+        AclPermissionType.ALLOW,
+    )
+
+
+def _refused(error: KafkaException, bootstrap: str) -> KafkaUnavailableError:
+    return KafkaUnavailableError(
+        f"access lists cannot be had: {error.args[0].str()}",
+        where=bootstrap,
+        do=_COME,
+    )

@@ -114,11 +114,18 @@ def check(store: StoreTarget, pipeline: Pipeline, records: list[Any], versions: 
 def publish(pipeline: Pipeline, topic: str, values: Iterable[Record | bytes], key: str | None = None) -> None:
     producer = Producer({"bootstrap.servers": pipeline.bootstrap, "partitioner": "murmur2_random", "linger.ms": 2,
                          "enable.idempotence": True, "queue.buffering.max.messages": 1_000_000})  # fmt: skip
+    refused: list[str] = []
+
+    def told(error: Any, _message: Any) -> None:  # what is not delivered is not left over either
+        if error is not None:
+            refused.append(error.str())
+
     for value in values:
         primary = key if key is not None else value.primary_region  # type: ignore[union-attr]
         encoded = value if isinstance(value, bytes) else encode(value)
-        producer.produce(named(pipeline.prefix, topic), key=primary, value=encoded)
+        producer.produce(named(pipeline.prefix, topic), key=primary, value=encoded, on_delivery=told)
     assert producer.flush(60) == 0
+    assert not refused, refused[:3]
 
 
 def done(pipeline: Pipeline) -> int:

@@ -96,8 +96,10 @@ def check(store: StoreTarget, pipeline: Pipeline, records: list[Any], versions: 
     with store.reader(pipeline.prefix) as reader:
         for number, primary in enumerate(PRIMARIES):
             of_this = records[number::5]
-            count = sum(1 for _ in reader.metrics(primary, AT_MS, until_ms))
-            assert count == len(of_this) * len(TARGETS), f"{primary} has {count} rows"
+            there = {(m.decided_at_ms, m.target_region) for m in reader.metrics(primary, AT_MS, until_ms)}
+            missing = [(r.decided_at_ms, target) for r in of_this for target in TARGETS
+                       if (r.decided_at_ms, target) not in there]  # fmt: skip
+            assert not missing, f"{primary} lacks {len(missing)} rows, from {missing[0]} to {missing[-1]}"
             found = reader.metrics(primary, AT_MS, until_ms)
             for record in of_this:
                 for target, path in sorted(record.paths().items()):

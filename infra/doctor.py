@@ -19,6 +19,7 @@ from typing import Any, Final
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
+from infra.doctor_security import identity
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, sinks
@@ -36,6 +37,7 @@ _TIMEOUT_S: Final = 10.0
 def examine(config: ClientConfig) -> Iterator[Finding]:
     """Everything, one after the other, as it is found."""
     kafka = config.kafka
+    yield identity(kafka)
     reached = _broker(kafka.bootstrap)
     yield reached
     if reached.status == OK:

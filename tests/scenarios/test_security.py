@@ -387,6 +387,15 @@ def test_a_sink_without_its_rights_says_so(secured: Secured, tmp_path: Path) -> 
     assert "grant READ on the sink's topics and on its group" in fails(1, "sink", "jsonlines", **variables)
 
 
+def test_the_brokers_log_says_who_was_refused(secured: Secured) -> None:
+    producer = Producer(secured.client("injector") | {"message.timeout.ms": "20000"})
+    producer.produce("failover-config", key=b"eu", value=b"{}")
+    assert producer.flush(30) == 0
+    log = secured.folder / "kafka-1.log"
+    said = "Principal = User:proxima-injector is Denied"
+    wait_until(lambda: said in log.read_text(), 20, "the authorizer's log")
+
+
 def test_what_goes_beyond_the_table_is_named(secured: Secured) -> None:
     every = acls.wanted({role: f"User:proxima-{role}" for role in RIGHTS})
     with coming_as(secured, "admin") as bootstrap:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
-from infra.doctor_security import identity
+from infra.doctor_security import identity, rights
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, sinks
@@ -41,6 +41,7 @@ def examine(config: ClientConfig) -> Iterator[Finding]:
     reached = _broker(kafka.bootstrap)
     yield reached
     if reached.status == OK:
+        yield rights(kafka)
         states = describe_topics(kafka.bootstrap, prefix=kafka.topic_prefix)
         yield _topics(states)
         if any(state.exists for state in states):

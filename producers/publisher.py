@@ -207,6 +207,11 @@ class Publisher:
             return False
         return found.error is None and self._fatal is None
 
+    @property
+    def refusal(self) -> ProximaError | None:
+        """Why this producer can send no more at all, now or later; None: it can."""
+        return self._fatal
+
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until the broker has confirmed everything.
 

@@ -62,7 +62,9 @@ class Secured:
 
     def admin_client(self) -> AdminClient:
         """As the brokers themselves come."""
-        return AdminClient({"bootstrap.servers": self.cluster.administration, **administrator(self.guard)})
+        return AdminClient(
+            {"bootstrap.servers": self.cluster.administration, **administrator(self.guard), "log_level": 0}
+        )
 
 
 @contextmanager

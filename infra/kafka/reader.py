@@ -33,6 +33,7 @@ class RawRecord:
     appended_at_ms: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class TopicReader:
@@ -91,7 +92,8 @@ class TopicReader:
         value = message.value()
         if value is not None:
             value = unframed(value)
-        return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), value)
+        headers = tuple(message.headers() or ())
+        return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), value, headers)
 
     def close(self) -> None:
         self._consumer.close()
@@ -105,9 +107,7 @@ class TopicReader:
     def _places(self, topic: str, start: int | Mapping[int, int]) -> list[tuple[Any, int]]:
         """Where to begin in each partition, and where it ends now."""
         try:
-            partitions = metadata(self._consumer, self._bootstrap, topic).topics[topic].partitions
-            if not partitions:
-                raise _no_topic(topic, self._bootstrap)
+            partitions = _partitions(self._consumer, self._bootstrap, topic)
             self.partitions[topic] = len(partitions)
             places = []
             for number in sorted(partitions if isinstance(start, int) else start):
@@ -131,9 +131,7 @@ def offsets_at(bootstrap: str, topic: str, at_ms: int, partitions: Iterable[int]
     """
     consumer: Any = Consumer(_settings(bootstrap))
     try:
-        known = metadata(consumer, bootstrap, topic).topics[topic].partitions
-        if not known:
-            raise _no_topic(topic, bootstrap)
+        known = _partitions(consumer, bootstrap, topic)
         asked = [TopicPartition(topic, n, max(at_ms, 0)) for n in (known if partitions is None else partitions)]
         found = {tp.partition: tp.offset for tp in consumer.offsets_for_times(asked, timeout=REACH_TIMEOUT_S)}
         for number in [n for n, offset in found.items() if offset < 0]:
@@ -145,10 +143,16 @@ def offsets_at(bootstrap: str, topic: str, at_ms: int, partitions: Iterable[int]
     return found
 
 
-def _no_topic(topic: str, bootstrap: str) -> KafkaUnavailableError:
-    return KafkaUnavailableError(
-        f"no topic {topic}", where=bootstrap, do="create the topics with `proxima topics create`"
-    )
+def _partitions(client: Any, bootstrap: str, topic: str) -> Any:
+    """Of a topic that is there, and that we may see."""
+    found = metadata(client, bootstrap, topic).topics[topic]
+    if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise unavailable(f"{topic}: {found.error.str()}", bootstrap)
+    if not found.partitions:
+        raise KafkaUnavailableError(
+            f"no topic {topic}", where=bootstrap, do="create the topics with `proxima topics create`"
+        )
+    return found.partitions
 
 
 def _settings(bootstrap: str) -> dict[str, Any]:

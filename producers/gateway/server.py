@@ -27,7 +27,9 @@ _LEAVE_S = 10
 
 
 def run(role: GatewayConfig, subscribe: Subscribe) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError: tokens or certificate; GatewayError: the address is taken."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError: tokens or certificate; GatewayError: the address is taken;
+    KafkaUnavailableError: the brokers refuse us.
+    """
     # Confirmations come in the publisher's thread, which would wait 5 ms for its turn beside a busy event loop.
     sys.setswitchinterval(0.0005)
     settings = role.gateway
@@ -42,22 +44,30 @@ def run(role: GatewayConfig, subscribe: Subscribe) -> None:
     try:
         with _listening(settings) as listener:
             app = make_app(settings, publisher, tokens, subscribe)
-            server = _Server(_uvicorn(settings, app), app)
+            server = _Server(_uvicorn(settings, app), app, publisher)
             gc.collect()
             gc.freeze()  # what is there for good is not gone through again while requests wait
             host, port = listener.getsockname()[:2]
             log.info("listens on %s:%d%s", host, port, "" if settings.tls_key_file is None else " with TLS")
             server.run(sockets=[listener])
+            if publisher.refusal is not None:
+                raise publisher.refusal
     finally:
         publisher.close()
 
 
 class _Server(uvicorn.Server):
-    """Streams have no end of their own: told to stop, they are ended first, or nothing would."""
+    """Streams have no end of their own: told to stop, they are ended first, or nothing would.
 
-    def __init__(self, config: uvicorn.Config, app: Application) -> None:
+    It also ends when nothing can be injected any more, now or later: whoever supervises it starts a new one.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Application, publisher: Publisher) -> None:
         super().__init__(config)
-        self._app = app
+        self._app, self._publisher = app, publisher
+
+    async def on_tick(self, counter: int) -> bool:
+        return self._publisher.refusal is not None or await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -13,13 +13,14 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.codec import read
-from schemas.connection import client_settings
+from schemas.connection import Refusal, client_settings, refused
 from schemas.errors import CodecError, KafkaUnavailableError
 from schemas.records import Directive, OperatorDirective
 from schemas.topics import TOPICS, named
 from schemas.validate import mistakes
 
 _TIMEOUT_S: Final = 30.0
+_STEP_S: Final = 0.5
 
 
 class Stops:
@@ -46,8 +47,10 @@ class Stops:
     def read(self, bootstrap: str, prefix: str) -> None:
         """All that there is until now. Raises KafkaUnavailableError."""
         topic = named(prefix, "failover-config")
-        consumer = Consumer(_settings(bootstrap))
+        refusal = Refusal()
+        consumer = Consumer(_settings(bootstrap) | {"error_cb": refusal})
         try:
+            _reach(consumer, refusal, topic, bootstrap)
             left = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=_TIMEOUT_S)[1]
                     for p in range(TOPICS["failover-config"].partitions)}  # fmt: skip
             left = {partition: end for partition, end in left.items() if end > 0}
@@ -78,6 +81,22 @@ class Stops:
             pass  # intake makes a dead letter of it
         if message.offset() + 1 >= left.get(message.partition(), 0):
             left.pop(message.partition(), None)
+
+
+def _reach(consumer: Any, refusal: Refusal, topic: str, bootstrap: str) -> None:
+    """Wait for a broker, in short steps: one that refuses us says so at once, and only between them."""
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            consumer.list_topics(topic, timeout=_STEP_S)
+        except KafkaException:
+            consumer.poll(0)  # where callbacks come
+            if refusal.what:
+                raise refused(refusal.what, bootstrap) from None
+            if time.monotonic() > deadline_s:
+                raise
+        else:
+            return
 
 
 def _settings(bootstrap: str) -> dict[str, Any]:

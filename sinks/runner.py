@@ -20,19 +20,22 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from prometheus_client.core import Metric
 
 from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.codec import decode, read
 from schemas.connection import client_settings, is_refusal, refused
 from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
+from schemas.observed import Observed
 from schemas.records import DeadLetter, FailoverRanking, Record
 from schemas.topics import TOPICS, named
 from sinks.dead_letters import DeadLetters
+from sinks.gauges import Gauges
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +128,7 @@ class Counts:
     rewinds: int = 0
 
 
-class SinkRunner:
+class SinkRunner(Observed):
     """One sink on its topics. `run` blocks until `stop` is called, from a signal handler or another thread."""
 
     def __init__(
@@ -141,6 +144,7 @@ class SinkRunner:
     ) -> None:
         """`name` gives the consumer group, `proxima-sink-NAME`: sinks of one name share the work on one store."""
         self.counts = Counts()
+        self._gauges = Gauges(name)
         self._sink, self._name, self._bootstrap = sink, name, bootstrap
         self._batch_max, self._linger_s = batch_max, linger_ms / 1000
         # One flush that fails is proof enough: it is tried again with the same records, and soon.
@@ -171,10 +175,50 @@ class SinkRunner:
         self._committing = self._word
         self._sequences: dict[Place, dict[str, tuple[int, int]]] = {}
         self._held: set[Place] = set()  # paused because the sink has enough of them
+        self.observe()
 
     def stop(self) -> None:
         """Flush, commit and leave the group, soon."""
         self._stop.set()
+
+    def figures(self) -> Iterator[Metric]:
+        """What it took, wrote and waits for."""
+        is_up = self._down_since_s is None and self._breaker.state is State.CLOSED
+        yield from self._gauges.figures(self.counts, is_up=is_up, waiting=self._waiting, lag=self._lag())
+
+    def stuck(self) -> str:
+        """The loop's."""
+        return self._gauges.pulse.stuck()
+
+    def unready(self) -> str:
+        """No place in the group yet, or the store is away."""
+        if self._refused:
+            return f"Kafka refuses us: {self._refused}"
+        if not self._was_assigned:
+            return f"sink {self._name} has no place in its group yet"
+        if self._down_since_s is not None:
+            return f"the store of sink {self._name} is away: {self._breaker.status().reason}"
+        if self._in_trouble and not self._reaches():
+            return "Kafka does not answer"
+        return ""
+
+    def _lag(self) -> int:
+        """Records on our partitions that the store does not have, as far as the last fetches know."""
+        behind = 0
+        for place, offset in list(self._flushed.items()):
+            try:
+                end = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1]
+            except (KafkaException, RuntimeError):  # it has left
+                continue
+            behind += max(0, end - offset)
+        return behind
+
+    def _reaches(self) -> bool:
+        try:
+            self._consumer.list_topics(next(iter(self._topics)), timeout=1.0)
+        except (KafkaException, RuntimeError):
+            return False
+        return True
 
     @property
     def breaker(self) -> Breaker:
@@ -188,6 +232,7 @@ class SinkRunner:
         )
         try:
             while not self._stop.is_set():
+                self._gauges.pulse.beat()
                 more = self._take(self._consumer.poll(self._wait_s()))
                 if self._refused and not self._was_assigned:  # later it may be a broker's own mistake, and pass
                     raise refused(self._refused, self._bootstrap)
@@ -197,6 +242,7 @@ class SinkRunner:
         finally:
             self._leave()
             self._sink.close()
+            self.unobserve()
         return self.counts
 
     def _leave(self) -> None:
@@ -234,6 +280,7 @@ class SinkRunner:
             self._waiting_since_s = time.monotonic()
         self._waiting += 1
         self.counts.taken += 1
+        self._gauges.newest_ms = max(self._gauges.newest_ms, meta.appended_at_ms)
         if not self._is_added(value, meta):
             self._sink.skip(meta)
         self._next[meta.place] = meta.offset + 1
@@ -328,11 +375,13 @@ class SinkRunner:
         try:
             # In this order: a store that keeps its own position gives up the places of what it could not take.
             self._letters.confirm()
-            lost = self._sink.flush()
+            with self._gauges.flush_seconds.time():
+                lost = self._sink.flush()
         except (StoreUnavailableError, DeliveryError) as error:
             self._is_down(error, permit)
             return False
         self._is_up(permit)
+        self._gauges.flushed += self._waiting
         self._waiting = 0
         self.counts.flushes += 1
         self._flushed.update(self._sink.handled(self._next))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli._options import in_use
+from infra.cli._options import in_use, logged
 
 
 def register(app: typer.Typer) -> None:
@@ -35,5 +35,11 @@ def worker(
     if stages is not None:
         names = ", ".join(f'"{name.strip()}"' for name in stages.split(","))
         environment["PROXIMA_WORKER__STAGES"] = f"[{names}]"
-    code = run_worker(in_use(load(WorkerConfig, config, environment)), config, lambda text: typer.echo(text, err=True))
+    role = in_use(load(WorkerConfig, config, environment))
+    stages_of = role.worker.stages
+    if role.log.format == "json":  # else Faust says a stage's lines, as it always did
+        logged(
+            role, stages_of[0] if len(stages_of) == 1 else "worker", level="WARNING" if len(stages_of) == 1 else "INFO"
+        )
+    code = run_worker(role, config)
     raise typer.Exit(code)

@@ -77,6 +77,7 @@ class Everything(Collector):
     """All that is observed in this process, as one."""
 
     def collect(self) -> Iterator[Metric]:
+        """Families by name, each once."""
         found: dict[str, Metric] = {}
         for each in list(_LIVING):
             try:

@@ -25,8 +25,9 @@ class Gauges:
         self.pulse = Pulse(f"the loop of sink {name}", _STUCK_S)
         self.flushed = 0
         self.newest_ms = 0
+        self.lag = 0  # as the loop last saw it
 
-    def figures(self, counts: Counts, *, is_up: bool, waiting: int, lag: int) -> Iterator[Metric]:
+    def figures(self, counts: Counts, *, is_up: bool, waiting: int) -> Iterator[Metric]:
         """Families of it, by what the loop knows."""
         name, sink = (self._name,), "sink"
         outcomes = {
@@ -38,12 +39,10 @@ class Gauges:
         about = "Records taken, those of them that came twice or became dead letters, and those that the store has."
         yield counter("proxima_sink_records", about, outcomes, sink, "outcome")
         yield gauge("proxima_sink_up", "1 while its store takes what it is given.", {name: is_up}, sink)
-        yield gauge(
-            "proxima_sink_waiting_records", "Records taken that the store does not have.", {name: waiting}, sink
-        )
-        yield gauge(
-            "proxima_sink_lag_records", "Records on its partitions that the store does not have.", {name: lag}, sink
-        )
+        about = "Records taken that the store does not have."
+        yield gauge("proxima_sink_waiting_records", about, {name: waiting}, sink)
+        about = "Records on its partitions that the store does not have."
+        yield gauge("proxima_sink_lag_records", about, {name: self.lag}, sink)
         about = "When the broker appended the newest record that was taken."
         yield gauge("proxima_sink_newest_record_timestamp_seconds", about, {name: self.newest_ms / 1000}, sink)
         yield counter("proxima_sink_outages", "How often its store went away.", {name: counts.outages}, sink)

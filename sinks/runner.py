@@ -21,6 +21,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -46,6 +47,8 @@ IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
 # How often a store is asked whether it still has everything when there is nothing to write.
 CHECK_EVERY_S: Final = 2.0
 COMMIT_EVERY_S: Final = 0.2
+LOOK_EVERY_S: Final = 1.0
+LOOK_TIMEOUT_S: Final = 0.2
 LEAVE_TIMEOUT_S: Final = 10.0
 _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
@@ -161,7 +164,8 @@ class SinkRunner(Observed):
         self._waiting = 0  # records since the last flush
         self._waiting_since_s = 0.0
         self._worked_at_s = self._committed_at_s = 0.0
-        self._in_trouble = False
+        self._in_trouble = self._is_away = False
+        self._looked_at_s = 0.0
         self._refused = ""  # why the brokers do not let us in
         self._is_committing = False
         self._is_leaving = False
@@ -184,7 +188,7 @@ class SinkRunner(Observed):
     def figures(self) -> Iterator[Metric]:
         """What it took, wrote and waits for."""
         is_up = self._down_since_s is None and self._breaker.state is State.CLOSED
-        yield from self._gauges.figures(self.counts, is_up=is_up, waiting=self._waiting, lag=self._lag())
+        yield from self._gauges.figures(self.counts, is_up=is_up, waiting=self._waiting)
 
     def stuck(self) -> str:
         """The loop's."""
@@ -198,27 +202,26 @@ class SinkRunner(Observed):
             return f"sink {self._name} has no place in its group yet"
         if self._down_since_s is not None:
             return f"the store of sink {self._name} is away: {self._breaker.status().reason}"
-        if self._in_trouble and not self._reaches():
-            return "Kafka does not answer"
-        return ""
+        return "Kafka does not answer" if self._is_away else ""
 
-    def _lag(self) -> int:
-        """Records on our partitions that the store does not have, as far as the last fetches know."""
-        behind = 0
-        for place, offset in list(self._flushed.items()):
-            try:
-                end = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1]
-            except (KafkaException, RuntimeError):  # it has left
-                continue
-            behind += max(0, end - offset)
-        return behind
+    def _look_around(self) -> None:
+        """For those who look at us, and in this thread: another would wait for the client until a poll of ours is over.
 
-    def _reaches(self) -> bool:
-        try:
-            self._consumer.list_topics(next(iter(self._topics)), timeout=1.0)
-        except (KafkaException, RuntimeError):
-            return False
-        return True
+        How far the store is behind, as far as the last fetches know; and whether a broker that was away is back.
+        """
+        now_s = time.monotonic()
+        if now_s < self._looked_at_s + LOOK_EVERY_S:
+            return
+        self._looked_at_s = now_s
+        ends = {
+            place: self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True) for place in self._owned
+        }
+        done = {**self._next, **self._flushed}
+        self._gauges.lag = sum(max(0, ends[p][1] - done[p]) for p in ends.keys() & done.keys() if ends[p] is not None)
+        if self._is_away:
+            with suppress(KafkaException):
+                self._consumer.list_topics(next(iter(self._topics)), timeout=LOOK_TIMEOUT_S)
+                self._is_away = False
 
     @property
     def breaker(self) -> Breaker:
@@ -239,6 +242,7 @@ class SinkRunner(Observed):
                 if self._is_due(more=more):
                     self._work()
                 self._commit_sometimes()
+                self._look_around()
         finally:
             self._leave()
             self._sink.close()
@@ -271,7 +275,7 @@ class SinkRunner(Observed):
         if message.error() is not None:
             self._fault(message.error())
             return False
-        self._in_trouble = False
+        self._in_trouble = self._is_away = False
         value: bytes | None = message.value()
         meta = Meta(
             message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), value or b""
@@ -344,7 +348,7 @@ class SinkRunner(Observed):
             self._refused = error.str()
         if not self._in_trouble:
             log.warning("Kafka at %s: %s", self._bootstrap, error.str())
-        self._in_trouble = True
+        self._in_trouble = self._is_away = True
 
     # -- what goes out
 

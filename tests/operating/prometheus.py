@@ -52,7 +52,7 @@ class Prometheus:
     """One that runs, and scrapes every second."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._client = httpx.Client(base_url=url, timeout=10, trust_env=False)
 
     def query(self, expression: str) -> list[Any]:
         """An instant query's series; raises AssertionError with what Prometheus says of one that it cannot read."""
@@ -63,7 +63,7 @@ class Prometheus:
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def _get(self, what: str, **asked: str) -> Any:
-        answer = httpx.get(f"{self._url}/api/v1/{what}", params=asked, timeout=10, trust_env=False)
+        answer = self._client.get(f"/api/v1/{what}", params=asked)
         assert answer.status_code == 200, f"{asked}: {answer.text}"
         return answer.json()["data"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.processes import ChildProcess, free_ports, wait_until
+from infra.processes import ChildProcess, free_ports, stop_all, wait_until
 from schemas.codec import encode
 from schemas.records import HealthEndpoint, Region, RegionCatalog
 from tests.pipeline import Feed, Pipeline
@@ -21,6 +21,7 @@ from tests.sinks.receiver import Receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of nobody
 PRIMARY = "eu-west-1"
+_CLIENT = httpx.Client(timeout=10, trust_env=False)
 
 _PROBE = """
 [probe]
@@ -90,7 +91,7 @@ class Roles:
 def get(port: int, path: str) -> tuple[int, str]:
     """Status and body; status 0: nobody answers."""
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10, trust_env=False)
+        answer = _CLIENT.get(f"http://127.0.0.1:{port}{path}")
     except httpx.TransportError as error:
         return 0, str(error)
     return answer.status_code, answer.text
@@ -187,6 +188,7 @@ def all_roles(bootstrap: str, redis_url: str, folder: Path) -> Iterator[Roles]:
             raise AssertionError(f"{error}\n{said}") from error
         yield found
         feed.stop()
+        stop_all(children.values())
 
 
 def _with_health(pipeline: Pipeline, port: int) -> None:

@@ -72,7 +72,7 @@ def test_a_sink_has_the_rights_that_it_uses(sink: Any, role: str) -> None:
 
 
 def test_what_moves_traffic_is_written_by_the_engine_and_operators_alone() -> None:
-    for topic, writers in {
+    for topic, writers in {  # DECISIVE, and what it comes from
         "failover-rankings": {"decide"},
         "failover-config": {"operator"},
         "engine-snapshots": {"decide", "overview"},

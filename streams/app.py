@@ -73,7 +73,8 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] | No
     if name not in _STAGES:
         raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
     _tune_memory()
-    worker = _Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
+    level = config.log.level or "WARN"
+    worker = _Worker(_app(name, config, engine), loglevel=level, redirect_stdouts=False, blocking_timeout=60)
     if logs.in_json():
         worker.override_logging = False  # what is set up already is for Faust's and aiokafka's lines too
     worker.spinner = None  # it sets every logger to DEBUG, for lines that nobody sees

@@ -63,7 +63,7 @@ def gateway(
     from producers.gateway.server import run  # noqa: PLC0415
     from schemas.config import GatewayConfig, load  # noqa: PLC0415
 
-    role = logged(in_use(load(GatewayConfig, config)), "gateway")
+    role = in_use(logged(load(GatewayConfig, config), "gateway"))
 
     def subscribe(heard: Callable[[FailoverRanking], None]) -> Callable[[], None]:
         return RankingWatch(role.kafka, heard).close

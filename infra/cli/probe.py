@@ -35,5 +35,5 @@ def probe(
     from producers.agent import run  # noqa: PLC0415
     from schemas.config import ProbeConfig, load  # noqa: PLC0415
 
-    role = logged(in_use(load(ProbeConfig, config)), "probe")
+    role = in_use(logged(load(ProbeConfig, config), "probe"))
     run(role, lambda: serve_metrics(role.metrics, "probe"))

@@ -41,7 +41,7 @@ def readiness(
     from producers.readiness import run  # noqa: PLC0415
     from schemas.config import ReadinessConfig, load  # noqa: PLC0415
 
-    role = logged(in_use(load(ReadinessConfig, config)), "readiness")
+    role = in_use(logged(load(ReadinessConfig, config), "readiness"))
 
     def subscribe(planned: Callable[[Plan], None], asked: Callable[[ReadinessRequest], None]) -> Callable[[], None]:
         return PlanWatch(role.kafka, role.readiness.primary_region, planned, asked).close

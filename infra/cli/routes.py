@@ -69,7 +69,7 @@ def _listen(config: Path, regions: Path | None) -> None:
     from producers.routes.monitor import run  # noqa: PLC0415
     from schemas.config import RoutesConfig, load  # noqa: PLC0415
 
-    role = logged(in_use(load(RoutesConfig, config)), "routes")
+    role = in_use(logged(load(RoutesConfig, config), "routes"))
     fixed = _regions(regions) if regions is not None else None
 
     def subscribe(changed: Callable[[list[Region]], None]) -> Callable[[], None]:

@@ -77,7 +77,7 @@ def _store(name: Target, config: Path | None) -> SinkRunner:
     from schemas.config import SinkConfig, load  # noqa: PLC0415
     from sinks.runner import SinkRunner  # noqa: PLC0415
 
-    settings = logged(in_use(load(SinkConfig, config)), f"sink {name.value}")
+    settings = in_use(logged(load(SinkConfig, config), f"sink {name.value}"))
     serve_metrics(settings.metrics, f"sink {name.value}")
     return SinkRunner(
         _STORES[name](settings),
@@ -97,7 +97,7 @@ def _actuators(config: Path | None) -> SinkRunner:
     from schemas.actuators import ActuatorsConfig  # noqa: PLC0415
     from schemas.config import load  # noqa: PLC0415
 
-    settings = logged(in_use(load(ActuatorsConfig, config)), "sink actuators")
+    settings = in_use(logged(load(ActuatorsConfig, config), "sink actuators"))
     serve_metrics(settings.metrics, "sink actuators")
     return runner_of(settings)
 
@@ -121,7 +121,7 @@ def _webhook(config: Path | None) -> Several:
     from sinks.several import Several  # noqa: PLC0415
     from sinks.webhook import WebhookSink  # noqa: PLC0415
 
-    settings = logged(in_use(load(SinkConfig, config)), "sink webhook")
+    settings = in_use(logged(load(SinkConfig, config), "sink webhook"))
     serve_metrics(settings.metrics, "sink webhook")
     kafka, destinations = settings.kafka, settings.webhook.destinations
     if not destinations:

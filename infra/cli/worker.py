@@ -36,10 +36,8 @@ def worker(
         names = ", ".join(f'"{name.strip()}"' for name in stages.split(","))
         environment["PROXIMA_WORKER__STAGES"] = f"[{names}]"
     role = in_use(load(WorkerConfig, config, environment))
-    stages_of = role.worker.stages
-    if role.log.format == "json":  # else Faust says a stage's lines, as it always did
-        logged(
-            role, stages_of[0] if len(stages_of) == 1 else "worker", level="WARNING" if len(stages_of) == 1 else "INFO"
-        )
+    if role.log.format == "json":  # else Faust has a format of its own
+        alone = len(role.worker.stages) == 1
+        logged(role, role.worker.stages[0] if alone else "worker", level="WARNING" if alone else "INFO")
     code = run_worker(role, config)
     raise typer.Exit(code)

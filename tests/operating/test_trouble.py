@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from infra.kafka.cluster import Broker
-from infra.metrics import serve_metrics, serve_stage_metrics
+from infra.kafka.cluster import Broker, KafkaCluster
+from infra.metrics import PORT_OF, serve_metrics, serve_stage_metrics
 from infra.processes import free_ports, wait_until
 from schemas.config import Metrics
 from schemas.observed import Observed
@@ -72,6 +72,36 @@ def test_an_agent_without_kafka_lives_and_is_not_ready_and_a_stage_without_it_sa
     lines = [json.loads(line) for line in (tmp_path / "intake.log").read_text().splitlines()]
     assert lines[-1]["level"] == "CRITICAL"
     assert str(nobody) in lines[-1]["message"]
+
+
+def test_with_the_broker_gone_a_stage_and_a_sink_live_and_are_not_ready_and_are_again_after_its_return(
+    tmp_path: Path,
+) -> None:
+    stage, sink = free_ports(2)
+    with KafkaCluster.start(data_dir=tmp_path / "kafka") as cluster, Pipeline(cluster.bootstrap, tmp_path) as pipeline:
+        kafka = {"KAFKA__BOOTSTRAP": cluster.bootstrap, "KAFKA__TOPIC_PREFIX": pipeline.prefix}
+        decide = ["worker", "--stages", "decide"]
+        path = tmp_path / "rankings.jsonl"
+        with (
+            start(decide, "decide", tmp_path, "", **kafka, METRICS__PORT=stage - PORT_OF["decide"]) as one,
+            start(
+                ["sink", "jsonlines"], "sink", tmp_path, "", **kafka, METRICS__PORT=sink, JSONLINES__PATH=path
+            ) as two,
+        ):
+            both = (one, two)
+
+            def ready() -> bool:
+                return reasons(stage) == reasons(sink) == []
+
+            wait_until(ready, 60, "both to be ready", children=both, poll_s=0.2)
+            cluster.kill(1)
+            wait_until(
+                lambda: "no broker has answered" in str(reasons(stage)), 60, "the stage to say so", children=both
+            )
+            wait_until(lambda: reasons(sink) == ["Kafka does not answer"], 60, "the sink to say so", children=both)
+            assert get(stage, "/healthz")[0] == get(sink, "/healthz")[0] == 200
+            cluster.restart(1)
+            wait_until(ready, 90, "both to be ready again", children=both, poll_s=0.2)
 
 
 class Stuck(Observed):

@@ -14,7 +14,7 @@ from infra.metrics import PORT_OF, serve_metrics, serve_stage_metrics
 from infra.processes import free_ports, wait_until
 from schemas.config import Metrics
 from schemas.observed import Observed
-from tests.operating.roles import get, reasons, start
+from tests.operating.roles import get, ports_in_a_row, reasons, start
 from tests.pipeline import Pipeline
 
 PASSWORD = "correct-horse-battery"  # noqa: S105 - of nobody
@@ -77,13 +77,14 @@ def test_an_agent_without_kafka_lives_and_is_not_ready_and_a_stage_without_it_sa
 def test_with_the_broker_gone_a_stage_and_a_sink_live_and_are_not_ready_and_are_again_after_its_return(
     tmp_path: Path,
 ) -> None:
-    stage, sink = free_ports(2)
+    first, (sink,) = ports_in_a_row(4), free_ports(1)
+    stage = first + PORT_OF["decide"]
     with KafkaCluster.start(data_dir=tmp_path / "kafka") as cluster, Pipeline(cluster.bootstrap, tmp_path) as pipeline:
         kafka = {"KAFKA__BOOTSTRAP": cluster.bootstrap, "KAFKA__TOPIC_PREFIX": pipeline.prefix}
-        decide = ["worker", "--stages", "decide"]
+        worker = ["worker", "--stages", "decide,overview"]  # a stage may end meanwhile: its supervisor starts it again
         path = tmp_path / "rankings.jsonl"
         with (
-            start(decide, "decide", tmp_path, "", **kafka, METRICS__PORT=stage - PORT_OF["decide"]) as one,
+            start(worker, "worker", tmp_path, "", **kafka, METRICS__PORT=first) as one,
             start(
                 ["sink", "jsonlines"], "sink", tmp_path, "", **kafka, METRICS__PORT=sink, JSONLINES__PATH=path
             ) as two,
@@ -101,7 +102,7 @@ def test_with_the_broker_gone_a_stage_and_a_sink_live_and_are_not_ready_and_are_
             wait_until(lambda: reasons(sink) == ["Kafka does not answer"], 60, "the sink to say so", children=both)
             assert get(stage, "/healthz")[0] == get(sink, "/healthz")[0] == 200
             cluster.restart(1)
-            wait_until(ready, 90, "both to be ready again", children=both, poll_s=0.2)
+            wait_until(ready, 120, "both to be ready again", children=both, poll_s=0.2)
 
 
 class Stuck(Observed):

@@ -27,7 +27,9 @@
     actuators.py       the actuators of a file, put together
     metrics.py         what Prometheus may scrape; asyncapi.py, the topic table as a document
     examples/          a commented configuration file for every role
-    compose.yaml       the same for those with containers, with Dockerfile
+    systemd/           a hardened unit for every role; kubernetes/, two of them as manifests (docs/deploying.md)
+    compose.yaml       everything on one machine for those with containers, with Dockerfile; compose.secured.yaml,
+                       three roles on a cluster that asks who comes
 
 May import everything; nothing imports infra.
 """

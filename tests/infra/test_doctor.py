@@ -97,8 +97,8 @@ def test_without_a_broker_the_rest_is_looked_at_all_the_same() -> None:
 
 def test_a_redis_that_nobody_asked_for_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
-    assert infra.doctor._redis(nobody, wanted=False).status == WARNING
-    assert infra.doctor._redis(nobody, wanted=True).status == BROKEN
+    assert infra.doctor._redis(Redis(url=nobody), wanted=False).status == WARNING
+    assert infra.doctor._redis(Redis(url=nobody), wanted=True).status == BROKEN
 
 
 def test_java_that_is_missing_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,23 @@ def test_a_password_in_a_configuration_file_is_refused_and_not_repeated(
     assert SECRET not in said
 
 
+@pytest.mark.parametrize(("section", "text"), [
+    ("redis.url", f'[redis]\nurl = "redis://:{SECRET}@cache:6379/0"\n'),
+    ("redis.url", f'[redis]\nurl = "rediss://proxima:{SECRET}@cache:6379/0"\n'),
+    ("webhook.destinations.url", f'[[webhook.destinations]]\nname = "a"\nurl = "https://a:{SECRET}@b/c"\n'),
+])  # fmt: skip
+def test_a_password_within_an_address_in_a_file_is_refused_too(section: str, text: str, tmp_path: Path) -> None:
+    said = mistakes(text, tmp_path, SinkConfig)
+    assert f"{section}: no password in an address" in said
+    assert SECRET not in said
+
+
+def test_an_address_with_a_users_name_alone_is_fine(tmp_path: Path) -> None:
+    path = tmp_path / "sink.toml"
+    path.write_text('[redis]\nurl = "rediss://proxima@cache:6379/0"\n')
+    assert load(SinkConfig, path, {}).redis.url == "rediss://proxima@cache:6379/0"
+
+
 def test_a_password_comes_from_the_environment_or_a_file_and_is_never_shown(tmp_path: Path) -> None:
     given = {"PROXIMA_KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "PROXIMA_KAFKA__USERNAME": "ann"}
     by_environment = load(ClientConfig, None, given | {"PROXIMA_KAFKA__PASSWORD": SECRET}).kafka

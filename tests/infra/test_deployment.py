@@ -100,7 +100,7 @@ def test_a_unit_without_its_drop_ins_is_still_nobody() -> None:
 
 
 def test_what_is_optional_says_where_it_goes_and_widens_nothing_else() -> None:
-    widened = {path.stem: set() for path in OPTIONAL}
+    widened: dict[str, set[str]] = {}
     for path in OPTIONAL:
         assert re.search(r"Into /etc/systemd/system/(proxima-\w+)\.service\.d/", path.read_text()), path.name
         lines = [line for line in path.read_text().splitlines() if "=" in line and not line.startswith("#")]

@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,20 +19,15 @@ import httpx
 import psutil
 import pytest
 
-from infra.kafka.reader import BEGINNING, TopicReader
 from infra.processes import ChildProcess, free_ports, wait_until
 from producers.gateway.tokens import new_token, write_tokens
 from producers.privileges import CAP_NET_RAW
 from producers.publisher import Publisher
-from schemas import connection
-from schemas.codec import read
-from schemas.config import Kafka
-from schemas.records import ActionResult, BandwidthMeasurement, Outcome, ProbeBatch, ReadinessReport, Record
-from schemas.topics import TOPICS
+from schemas.records import ActionResult, BandwidthMeasurement, Outcome, ProbeBatch, ReadinessReport
 from tests.infra import confined
 from tests.infra.commands import PROXIMA, ROOT, succeeds
 from tests.infra.units import names, read_unit
-from tests.secured import Secured, secured_cluster
+from tests.secured import Secured, coming_as, on_topic, secured_cluster
 from tests.sinks.actuators.acting import action
 
 pytestmark = [
@@ -51,7 +46,7 @@ class Machine:
     """Where units run: /etc/proxima, credentials and state folders, as systemd lays them out."""
 
     def __init__(self, secured: Secured, folder: Path, stack: ExitStack) -> None:
-        self._secured, self._folder, self._stack = secured, folder, stack
+        self.secured, self._folder, self._stack = secured, folder, stack
         self.etc = folder / "etc"
         self.etc.mkdir()
         shutil.copy(secured.guard.ca_pem, self.etc / "ca.pem")
@@ -62,7 +57,7 @@ class Machine:
         held, state = self._folder / f"{name}.credentials", self._folder / f"{name}.state"
         unit = read_unit(name, credentials=str(held), state=str(self._folder))
         role = ROLES.get(name) or name.removeprefix("proxima-").removeprefix("stage@")
-        given = {"kafka": self._secured.password_file(role).read_text()} if "kafka" in unit.credentials() else {}
+        given = {"kafka": self.secured.password_file(role).read_text()} if "kafka" in unit.credentials() else {}
         given |= credentials or {}
         assert given.keys() == unit.credentials().keys()
         for folder in (held, state):
@@ -99,7 +94,7 @@ class Machine:
 
     def _kafka(self, role: str) -> str:
         return (
-            f'[kafka]\nbootstrap = "{self._secured.bootstrap}"\nsecurity_protocol = "SASL_SSL"\n'
+            f'[kafka]\nbootstrap = "{self.secured.bootstrap}"\nsecurity_protocol = "SASL_SSL"\n'
             f'username = "proxima-{role}"\nca_file = "{self.etc}/ca.pem"\n'
         )
 
@@ -127,7 +122,7 @@ def test_every_unit_works_with_no_more_than_it_is_given(machine: Machine, tmp_pa
         port, bmp_port, http_port, udp_port = listener.getsockname()[1], *free_ports(3)
         for stage in STAGES:
             machine.start(f"proxima-stage@{stage}")
-        _configure(machine._secured, tmp_path, port)
+        _configure(machine.secured, tmp_path, port)
         machine.start("proxima-respond", f'[respond]\nbind = "127.0.0.1"\nport = {udp_port}\n')
         machine.start("proxima-probe", f'[probe]\nagent_id = "eu/a"\nprimary_region = "{PRIMARY}"\n'
                       'methods = ["tcp-syn", "icmp"]\n[[probe.targets]]\nregion = "near"\naddress = "127.0.0.1"\n'
@@ -147,24 +142,23 @@ def test_every_unit_works_with_no_more_than_it_is_given(machine: Machine, tmp_pa
         # The worker is its three stages in one process tree: the test below holds their units to the same.
         assert set(names()) - machine.children.keys() == {"proxima-worker"}
 
-        with _coming_as(machine._secured, "overview") as bootstrap:
-            with Publisher(bootstrap, client_id="overview") as publisher:
-                publisher.publish("path-actions", PRIMARY, action(secrets.token_hex(16), primary_region=PRIMARY))
-        found = machine._secured
+        found = machine.secured
+        with coming_as(found, "overview") as bootstrap, Publisher(bootstrap, client_id="overview") as publisher:
+            publisher.publish("path-actions", PRIMARY, action(secrets.token_hex(16), primary_region=PRIMARY))
 
         def asked_by_both() -> bool:
             answered = {
                 batch.methods[m]
-                for batch in _on_topic(found, "probe-samples", ProbeBatch)
+                for batch in on_topic(found, "probe-samples", ProbeBatch)
                 for m, outcome in zip(batch.method_index, batch.outcome, strict=True)
                 if outcome == Outcome.ANSWERED
             }
             return answered == {"tcp-syn", "icmp"}
 
         machine.wait(asked_by_both, "answers to raw sockets' probes")
-        machine.wait(lambda: _on_topic(found, "probe-samples", BandwidthMeasurement), "the responder's answer")
-        machine.wait(lambda: _on_topic(found, "readiness-reports", ReadinessReport), "a report of readiness")
-        machine.wait(lambda: _on_topic(found, "action-results", ActionResult), "an action's result")
+        machine.wait(lambda: on_topic(found, "probe-samples", BandwidthMeasurement), "the responder's answer")
+        machine.wait(lambda: on_topic(found, "readiness-reports", ReadinessReport), "a report of readiness")
+        machine.wait(lambda: on_topic(found, "action-results", ActionResult), "an action's result")
         rankings = machine.state("proxima-sink@jsonlines") / "rankings.jsonl"
         machine.wait(lambda: rankings.exists() and rankings.read_text(), "a ranking in the sink's own folder")
         machine.wait(lambda: _connects(bmp_port), "the route monitor to listen")
@@ -192,7 +186,7 @@ def _holds_no_more_than_its_unit_says(name: str, pid: int) -> None:
             assert int(fields["CapBnd"], 16) == bounding, (name, fields["CapBnd"])
             assert fields["NoNewPrivs"] == "1", name
             assert fields["Seccomp"] == "2", name
-            assert set(map(int, fields["Uid"].split())) >= {UID_FIRST} or int(fields["Uid"].split()[0]) > UID_FIRST
+            assert min(map(int, fields["Uid"].split())) >= UID_FIRST, name
         mounts = [line.split() for line in Path(f"/proc/{process.pid}/mountinfo").read_text().splitlines()]
         assert [m[5].split(",")[0] for m in mounts if m[4] == "/"] == ["ro"], name
 
@@ -216,35 +210,6 @@ def _actuators() -> str:
         f'[[providers.tasks]]\nprimary = "{PRIMARY}"\nremedy = "standby"\ncircuit = "C-1"\n'
         "usual_bps = 1_000_000_000\nvalue_max = 10_000_000_000\n"
     )
-
-
-@contextmanager
-def _coming_as(secured: Secured, role: str) -> Iterator[str]:
-    connection.use(
-        Kafka(
-            bootstrap=secured.bootstrap,
-            security_protocol="SASL_SSL",
-            username=f"proxima-{role}",
-            password_file=secured.password_file(role),
-            ca_file=secured.guard.ca_pem,
-        )
-    )
-    try:
-        yield secured.bootstrap
-    finally:
-        connection.use(Kafka())
-
-
-def _on_topic(secured: Secured, topic: str, cls: type[Record]) -> list[Any]:
-    found = []
-    with _coming_as(secured, "operator") as bootstrap, TopicReader(bootstrap, {topic: BEGINNING}) as reader:
-        while not reader.at_end:
-            raw = reader.poll(1)
-            if raw is not None and raw.value is not None:
-                record = read(raw.value, *TOPICS[topic].records)
-                if isinstance(record, cls):
-                    found.append(record)
-    return found
 
 
 def _connects(port: int) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ import yaml
 from infra import cli
 from schemas import config
 from schemas.actuators import ActuatorsConfig
+from tests.infra import confined
 from tests.infra.units import SYSTEMD, names, read_unit
 
 INFRA: Final = SYSTEMD.parent
@@ -115,6 +118,37 @@ def test_what_is_optional_says_where_it_goes_and_widens_nothing_else() -> None:
     tls = read_unit("proxima-gateway", extra=[SYSTEMD / "optional" / "gateway-tls.conf"])
     assert all(knows("gateway", variable) for variable in tls.environment() if variable.startswith("PROXIMA_"))
     assert set(tls.credentials()) == {"kafka", "tokens", "tls.crt", "tls.key"}
+
+
+_RAISE_LO = """
+from schemas.actuators import Links, LinkTask
+from schemas.records import RemedyKind
+from sinks.actuators.link import LinkActuator
+from sinks.actuators.actuator import Wanted
+
+links = LinkActuator(Links(name="links", tasks=(LinkTask(primary="eu", remedy="standby", device="lo"),)))
+wanted = Wanted("eu", "standby", RemedyKind.LINK, True, 0)
+print(links.is_so(wanted))
+links.do(wanted, "an action")
+print(links.is_so(wanted))
+"""
+
+
+@pytest.mark.skipif(bool(confined.missing()), reason=f"NOT TESTED: needs {confined.missing()}")
+@pytest.mark.parametrize("extra", [[], [SYSTEMD / "optional" / "actuators-links.conf"]], ids=["without", "with"])
+def test_links_are_changed_with_their_drop_in_and_not_without(extra: list[Path]) -> None:
+    """In a network namespace of the test's own, whose loopback is down at first."""
+    unit = read_unit("proxima-actuators", extra=extra)
+    argv = confined.confine(unit, [sys.executable, "-c", _RAISE_LO], uid=61_000, readable=[], state=None)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(INFRA.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        ["unshare", "--net", *argv], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if extra:
+        assert done.stdout.split() == ["False", "True"], done.stderr
+    else:
+        assert "True" not in done.stdout
+        assert "ActuatorError" in done.stderr
 
 
 @pytest.fixture
@@ -270,3 +304,14 @@ def test_a_config_map_is_a_configuration_whose_secrets_are_files(where: str, tmp
     assert kafka.security_protocol == "SASL_SSL"
     assert kafka.username == f"proxima-{path.stem}"
     assert kafka.password_file.parent == kafka.ca_file.parent == Path("/run/secrets/proxima")
+
+
+def test_the_document_names_every_unit_and_every_port() -> None:
+    text = (INFRA.parent / "docs" / "deploying.md").read_text()
+    unnamed = [path.stem for path in SYSTEMD.glob("*.service") if f"`{path.stem}" not in text]
+    assert unnamed == []
+    assert [path.name for path in OPTIONAL if f"optional/{path.name}" not in text] == []
+    ports = (config.Respond().port, config.Routes(agent_id="a", primary_region="a").port, config.Gateway().port)
+    assert [port for port in ports if f" {port}" not in text] == []
+    published = {port.split(":")[1] for ports_of in PUBLISHED.values() for port in ports_of}
+    assert [port for port in published if f"({port})" not in text] == []

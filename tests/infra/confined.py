@@ -16,8 +16,10 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +35,7 @@ _PROT_WRITE, _PROT_EXEC, _SHM_EXEC = 2, 4, 0o100000
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
+@cache
 def missing() -> str:
     """What is not here and has to be; empty: nothing."""
     if os.geteuid() != 0:
@@ -42,7 +45,10 @@ def missing() -> str:
         ctypes.CDLL("libseccomp.so.2")
     except OSError:
         tools.append("libseccomp.so.2")
-    return f"{', '.join(tools)} (Debian: apt-get install systemd util-linux)" if tools else ""
+    if tools:
+        return f"{', '.join(tools)} (Debian: apt-get install systemd util-linux)"
+    tried = subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True, text=True, check=False)
+    return f"namespaces of its own ({tried.stderr.strip()})" if tried.returncode else ""
 
 
 def confine(unit: Unit, argv: Sequence[str], *, uid: int, readable: Sequence[Path], state: Path | None) -> list[str]:

@@ -21,7 +21,8 @@
     scorecards.py, network_words.py, remedy_words.py   a model's record, a verdict, a remedy, in words
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, doctor_actuators.py
-                       actuators, doctor_security.py how we come to Kafka; findings.py is an answer
+                       actuators, doctor_stores.py stores and the registry, doctor_security.py how we come to Kafka;
+                       findings.py is an answer
     plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors;
                        rankings.py, rankings for the gateway
     actuators.py       the actuators of a file, put together

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -212,6 +213,9 @@ def test_a_container_gets_nothing_but_what_it_needs(where: str) -> None:
     assert not any("docker.sock" in str(volume) for volume in service.get("volumes", []))
     if name not in FOREIGN and name != "topics":
         assert service["healthcheck"]["test"][:3] == ["CMD", "python", "-c"]
+        ports = {"worker": range(9464, 9468), "gateway": [8420]}.get(name, [9464])
+        asked = asked_by(service["healthcheck"]["test"][3])
+        assert asked == {f"http://127.0.0.1:{port}/healthz" for port in ports}
 
 
 @pytest.mark.parametrize("where", [w for w in SERVICES if w.split(": ")[1] not in FOREIGN])
@@ -250,6 +254,14 @@ def test_the_image_is_nobodys_and_has_what_the_command_needs() -> None:
     assert copied == packages | {"requirements.lock"}
 
 
+def asked_by(program: str) -> set[str]:
+    """What a health check's one line of Python asks for."""
+    asked: set[str] = set()
+    stand_in = SimpleNamespace(urlopen=lambda url, **_: asked.add(url))
+    exec(program.replace("import urllib.request as r; ", ""), {"r": stand_in})  # noqa: S102 - ours, from a file of ours
+    return asked
+
+
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted((INFRA / "kubernetes").glob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
@@ -284,11 +296,14 @@ def test_a_pod_gets_nothing_but_what_it_needs(where: str) -> None:
         assert ("secret" in volume) == (volume["name"] == "secrets")
     assert all(mount["readOnly"] for mount in container["volumeMounts"] if mount["name"] != "tmp")
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
-        asked = container[probe]["httpGet"]
-        assert asked["path"] == path
-        # A worker's stages answer at the three ports before its supervisor's.
-        assert ports[asked["port"]] == 9464 + (0 if is_probe else 3)
+    for probe, path in (("livenessProbe", "healthz"), ("readinessProbe", "readyz")):
+        if is_probe:
+            assert container[probe]["httpGet"] == {"path": f"/{path}", "port": "metrics"}
+        else:  # of a worker all three stages answer, and whether it lives their supervisor too
+            *_, program = container[probe]["exec"]["command"]
+            asked = asked_by(program)
+            assert asked == {f"http://127.0.0.1:{port}/{path}" for port in range(9464, 9468 - (path == "readyz"))}
+    assert sorted(ports.values()) == [9464, *([] if is_probe else [9465, 9466, 9467])]
     for variable in container["env"]:
         assert knows(container["args"][0], variable["name"]), variable
         assert not re.search("PASSWORD|TOKEN|SECRET", variable["name"])

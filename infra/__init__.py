@@ -26,9 +26,12 @@
     plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors;
                        rankings.py, rankings for the gateway
     actuators.py       the actuators of a file, put together
-    metrics.py         what Prometheus may scrape; asyncapi.py, the topic table as a document
+    metrics.py         metrics, health and readiness of a role, for who asks; asyncapi.py, the topic table as a document
+    alerts/, dashboards/       for Prometheus and Grafana (docs/operating.md)
     examples/          a commented configuration file for every role
-    compose.yaml       the same for those with containers, with Dockerfile
+    systemd/           a hardened unit for every role; kubernetes/, two of them as manifests (docs/deploying.md)
+    compose.yaml       everything on one machine for those with containers, with Dockerfile; compose.secured.yaml,
+                       three roles on a cluster that asks who comes
 
 May import everything; nothing imports infra.
 """

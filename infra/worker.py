@@ -6,40 +6,88 @@ consumer group, so its partitions wait for it, and it folds on from its last sna
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from prometheus_client.core import Metric
+
+from infra.metrics import serve_stage_metrics
 from infra.processes import ChildProcess, stop_all
+from schemas import logs
 from schemas.config import WorkerConfig
+from schemas.observed import Observed, Pulse, counter, gauge
+
+log = logging.getLogger(__name__)
 
 _PAUSE_S_MAX = 5.0
+_STUCK_S = 30.0
 _LONG_ENOUGH_S = 30.0  # a stage that ran for so long may come back at once
 
 
-def run_worker(config: WorkerConfig, config_path: Path | None, say: Callable[[str], None]) -> int:
+def run_worker(config: WorkerConfig, config_path: Path | None) -> int:
     """Run the configured stages until SIGTERM or SIGINT; returns the exit code."""
     if len(config.worker.stages) == 1:
         from streams.app import run_stage  # noqa: PLC0415 - the supervisor needs no Faust
 
+        serve_stage_metrics(config.metrics, config.worker.stages[0])
         run_stage(config.worker.stages[0], config)
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
     stages = {name: _Stage(name, config_path) for name in config.worker.stages}
+    shown = _Supervised(stages)
+    serve_stage_metrics(config.metrics, "supervisor")
     for stage in stages.values():
-        say(f"stage {stage.name} runs as process {stage.start()}")
+        _say(f"stage {stage.name} runs as process {stage.start()}")
     while not asked.wait(0.2):
+        shown.pulse.beat()
         for stage in stages.values():
             code = stage.returncode
             if code is None or time.monotonic() < stage.not_before_s:
                 continue
-            say(f"stage {stage.name} ended with {code}, and runs again as process {stage.start()}")
+            _say(f"stage {stage.name} ended with {code}, and runs again as process {stage.start()}")
     stop_all([s.child for s in stages.values() if s.child is not None])
     return 0
+
+
+def _say(text: str) -> None:
+    if logs.in_json():
+        log.info(text)
+    else:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+class _Supervised(Observed):
+    """The stages as their supervisor sees them; whether they do their work, each says itself."""
+
+    def __init__(self, stages: Mapping[str, _Stage]) -> None:
+        self._stages, self.pulse = stages, Pulse("the supervisor", _STUCK_S)
+        self.observe()
+
+    def figures(self) -> Iterator[Metric]:
+        """Which run, and how often each was started."""
+        runs = {(name,): float(stage.returncode is None and stage.child is not None) for name, stage in self._each()}
+        yield gauge("proxima_worker_stage_up", "1 while the stage's process runs.", runs, "stage")
+        starts = {(name,): float(stage.starts) for name, stage in self._each()}
+        yield counter("proxima_worker_stage_starts", "How often the stage's process was started.", starts, "stage")
+
+    def stuck(self) -> str:
+        """The loop's."""
+        return self.pulse.stuck()
+
+    def unready(self) -> str:
+        """A stage does not run."""
+        down = [name for name, stage in self._each() if stage.child is None or stage.returncode is not None]
+        return f"not running: {', '.join(down)}" if down else ""
+
+    def _each(self) -> list[tuple[str, _Stage]]:
+        return list(self._stages.items())
 
 
 class _Stage:
@@ -47,6 +95,7 @@ class _Stage:
         self.name, self._config_path = name, config_path
         self.child: ChildProcess | None = None
         self.not_before_s = 0.0
+        self.starts = 0
         self._started_s, self._pause_s = 0.0, 0.0
 
     def start(self) -> int:
@@ -57,6 +106,7 @@ class _Stage:
         self._pause_s = 0.0 if long_enough else min(_PAUSE_S_MAX, 2 * self._pause_s + 0.1)
         self._started_s = time.monotonic()
         self.not_before_s = self._started_s + self._pause_s
+        self.starts += 1
         self.child = ChildProcess.start(command, name=self.name)
         return self.child.pid
 

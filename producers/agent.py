@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
+from prometheus_client.core import Metric
 
 from producers.capacity import CapacityRounds
 from producers.pacer import Pacer, moments
@@ -38,7 +39,8 @@ from producers.signals import told_to_end
 from producers.stalls import Stalls
 from producers.tick import Disturbance, Tick
 from schemas import config
-from schemas.records import AgentHealth, BandwidthMeasurement, Outcome
+from schemas.observed import Observed, Pulse, counter, gauge
+from schemas.records import AgentHealth, BandwidthMeasurement, Outcome, ProbeBatch
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ _LOOKUPS_MAX: Final = 32  # at once
 _FAMILIES: Final = {"any": socket.AF_UNSPEC, "v4": socket.AF_INET, "v6": socket.AF_INET6}
 
 
-class ProbeAgent:
+class ProbeAgent(Observed):
     """Asks until told to stop. Make it, and run it, where an event loop runs; `probes` are its own then."""
 
     def __init__(
@@ -72,6 +74,41 @@ class ProbeAgent:
         self._stalls = Stalls()
         self._capacity = None if bandwidth is None else self._rounds(bandwidth)
         self._not_sent = 0
+        self._counts = np.zeros((len(probes), len(Outcome)), dtype=np.int64)  # probes by method and outcome
+        self._stalled_ms = 0.0  # the longest stall, as health said it last
+        self._ticked_at_s = 0.0  # Unix time of the last tick that was published
+        self._pulse = Pulse("the loop that asks", 60 + 5 * self._tick_s)
+        self.observe()
+
+    def figures(self) -> Iterator[Metric]:
+        """Probes by how they ended, and what the agent knows of its own troubles."""
+        counts = {
+            (method, outcome.name.lower()): int(self._counts[m, outcome])
+            for m, method in enumerate(self._methods)
+            for outcome in Outcome
+        }
+        yield counter("proxima_probe_probes", "Probes by how they ended.", counts, "method", "outcome")
+        yield gauge("proxima_probe_targets", "Targets that are asked.", len(self._endpoints))
+        unknown = sum(endpoint is None for endpoint in self._endpoints)
+        yield gauge("proxima_probe_targets_without_address", "Targets whose name leads nowhere.", unknown)
+        about = "The longest time in the last ten seconds of health in which this process did not run."
+        yield gauge("proxima_probe_stall_seconds", about, self._stalled_ms / 1000)
+        about = "When a tick's measurements were last handed over."
+        yield gauge("proxima_probe_last_tick_timestamp_seconds", about, self._ticked_at_s)
+        if self._capacity is not None:
+            trains = {(outcome.name.lower(),): self._capacity.counts[outcome] for outcome in Outcome}
+            yield counter("proxima_probe_trains", "Bandwidth measurements by how they ended.", trains, "outcome")
+
+    def stuck(self) -> str:
+        """The loop's."""
+        return self._pulse.stuck()
+
+    def unready(self) -> str:
+        """Nothing measured goes out."""
+        silent_s = time.time() - self._ticked_at_s
+        if not self._ticked_at_s:
+            return "nothing has been measured yet"
+        return f"nothing was measured for {silent_s:.0f} s" if silent_s > 10 + 5 * self._tick_s else ""
 
     async def run(self, stop: asyncio.Future[None]) -> None:
         """Ask until `stop` is done; returns when what was asked has ended and is handed to the publisher."""
@@ -86,6 +123,7 @@ class ProbeAgent:
         began_s = loop.time()
         try:
             while not stop.done():
+                self._pulse.beat()
                 tick = self._tick(began_s)
                 send, skip = functools.partial(self._ask, tick), functools.partial(self._skip, tick)
                 tick.close(await self._pacer.run(tick.due_s, send, skip, stop))
@@ -134,7 +172,14 @@ class ProbeAgent:
         )
         if batch is not None:
             self._not_sent += batch.outcome.count(int(Outcome.NOT_SENT))
+            self._count(batch)
             self._publisher.publish("probe-samples", self._settings.agent_id, batch)
+
+    def _count(self, batch: ProbeBatch) -> None:
+        columns, shape = batch.columns(), self._counts.shape
+        places = columns["method_index"].astype(np.int64) * shape[1] + columns["outcome"]
+        self._counts += np.bincount(places, minlength=self._counts.size).reshape(shape)
+        self._ticked_at_s = time.time()
 
     def _disturbances(self, tick: Tick, now_s: float) -> Iterator[Disturbance]:
         for stall in self._stalls.since(tick.began_s):
@@ -143,11 +188,12 @@ class ProbeAgent:
             yield from self._capacity.disturbances(now_s)
 
     async def _publish_health(self) -> None:
+        self._stalled_ms = self._stalls.take_longest_ms()
         health = AgentHealth(
             self._settings.agent_id,
             self._settings.primary_region,
             time.time_ns() // 1_000_000,
-            self._stalls.take_longest_ms(),
+            self._stalled_ms,
             self._not_sent,
             self._publisher.stats.dropped,
         )
@@ -197,8 +243,8 @@ def _literal(target: config.Target) -> Endpoint | None:
         return None
 
 
-def run(role: config.ProbeConfig) -> None:
-    """`proxima probe`: ask until SIGTERM or SIGINT, then flush.
+def run(role: config.ProbeConfig, opened: Callable[[], None] = lambda: None) -> None:
+    """`proxima probe`: ask until SIGTERM or SIGINT, then flush. `opened` is called once privileges are given up.
 
     Raises ConfigError, ProbeError: before the first probe; DeliveryError: measurements were left at the end.
     """
@@ -206,10 +252,10 @@ def run(role: config.ProbeConfig) -> None:
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
     keep_only((CAP_NET_RAW,))
-    asyncio.run(_until_signalled(role))
+    asyncio.run(_until_signalled(role, opened))
 
 
-async def _until_signalled(role: config.ProbeConfig) -> None:
+async def _until_signalled(role: config.ProbeConfig, opened: Callable[[], None]) -> None:
     settings = role.probe
     timeout_s = settings.timeout_ms / 1000
     probes = open_probes(settings.methods, timeout_s)
@@ -218,6 +264,7 @@ async def _until_signalled(role: config.ProbeConfig) -> None:
         bandwidth = Bandwidth(timeout_s, bytes_max=wanted.bytes_max, bytes_per_hour_max=wanted.bytes_per_hour_max)
     # Before the publisher: its threads inherit what this one may do.
     keep_only(())
+    opened()
     stop = told_to_end()
     client_id, kafka = f"probe-{settings.agent_id}", role.kafka
     with Publisher(kafka.bootstrap, client_id=client_id, topic_prefix=kafka.topic_prefix) as publisher:

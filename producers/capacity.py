@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -42,6 +42,7 @@ class CapacityRounds:
         self._recent: deque[Disturbance] = deque(maxlen=_KEPT_MAX)
         self._now: tuple[int, float] | None = None
         self._said: dict[int, Outcome] = {}
+        self.counts: Counter[Outcome] = Counter()
 
     async def run(self) -> None:
         """Raises what `publish` does."""
@@ -70,6 +71,7 @@ class CapacityRounds:
         self._probe.ask(endpoint, ended.set_result)
         answer = await ended
         self._now = None
+        self.counts[answer.outcome] += 1
         if answer.bytes_sent:
             self._recent.append(Disturbance(began_s, loop.time(), target_index))
         if answer.outcome == Outcome.ANSWERED:

@@ -24,17 +24,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from prometheus_client.core import Metric
 
 from schemas.codec import encode
 from schemas.connection import client_settings, is_refusal, refused
 from schemas.errors import DeliveryError, ProximaError
+from schemas.observed import Observed, counter, gauge
 from schemas.records import Record
 from schemas.topics import JOURNAL_BYTES_MAX, named
 from schemas.wire import framed
@@ -48,6 +50,7 @@ QUEUE_BATCHES_MAX: Final = 3600
 QUEUE_BYTES_MAX: Final = 64 << 20
 LINGER_MS: Final = 5
 _POLL_S: Final = 0.1
+_SILENT_S: Final = 15.0  # records wait, and the broker has confirmed none for so long: it is away
 _GIVEN_UP: Final = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 
@@ -94,7 +97,7 @@ class _Batch:
             self.done.set_result(None)
 
 
-class Publisher:
+class Publisher(Observed):
     """A producer of records; threads may share it. Leaving its context flushes."""
 
     def __init__(
@@ -119,6 +122,7 @@ class Publisher:
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
         self._delivered = self._failed = self._dropped = 0
+        self._idle_at_s = time.monotonic()  # when the broker last confirmed one, or none was waiting
         self._droppable_in_flight = self._others_in_flight = 0
         self._refused: list[str] = []
         self._warned: set[int] = set()
@@ -149,6 +153,7 @@ class Publisher:
         )
         self._thread = threading.Thread(target=self._serve, name=f"publisher {client_id}", daemon=True)
         self._thread.start()
+        self.observe()
 
     def publish(self, topic: str, key: str, record: Record, *, droppable: bool | None = None) -> None:
         """Send a record to a topic of the table; `droppable` unless said: what goes to probe-samples.
@@ -241,8 +246,31 @@ class Publisher:
             in_flight = self._droppable_in_flight + self._others_in_flight
             return Stats(self._delivered, self._failed, self._dropped, len(self._queue), in_flight)
 
+    def figures(self) -> Iterator[Metric]:
+        """Records by what became of them, and those that wait."""
+        stats = self.stats
+        outcomes = {("delivered",): stats.delivered, ("failed",): stats.failed, ("dropped",): stats.dropped}
+        yield counter("proxima_publisher_records", "Records by what became of them.", outcomes, "outcome")
+        yield gauge("proxima_publisher_queued_records", "Measurements that wait in our own queue.", stats.queued)
+        yield gauge("proxima_publisher_queued_bytes", "The same in bytes.", self._queued_bytes)
+        yield gauge("proxima_publisher_unconfirmed_records", "Handed over, not confirmed yet.", stats.in_flight)
+
+    def unready(self) -> str:
+        """The broker is away, or refuses us."""
+        with self._lock:
+            if self._fatal is not None:
+                return str(self._fatal)
+            waiting = len(self._queue) + self._droppable_in_flight + self._others_in_flight
+            silent_s = time.monotonic() - self._idle_at_s
+        if waiting and silent_s > _SILENT_S:
+            return f"Kafka has confirmed nothing for {silent_s:.0f} s, and {waiting} records wait"
+        if waiting and not self._delivered:
+            return "Kafka has not confirmed anything yet"
+        return ""
+
     def close(self) -> None:
         """Let go of the broker at once; what is unconfirmed is lost. Closing twice is fine."""
+        self.unobserve()
         self._closed.set()
         self._thread.join()
         self._producer.purge()
@@ -307,6 +335,8 @@ class Publisher:
         while not self._closed.is_set():
             self._producer.poll(_POLL_S)
             self._move_on()
+            if not (self._queue or self._droppable_in_flight or self._others_in_flight):
+                self._idle_at_s = time.monotonic()
 
     def _trouble(self, error: KafkaError) -> None:
         """What librdkafka meets and goes on from, once until something is delivered again."""
@@ -323,6 +353,7 @@ class Publisher:
 
     def _count_delivery(self) -> None:
         self._delivered += 1
+        self._idle_at_s = time.monotonic()
         if self._in_trouble:
             self._in_trouble = False
             log.info("Kafka at %s takes records again", self._bootstrap)

@@ -19,9 +19,12 @@ import logging
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
+
+from prometheus_client.core import Metric
 
 from producers.checks import Measured, Target, checks_of, targets_of
 from producers.health import Health
@@ -32,12 +35,15 @@ from producers.publisher import Publisher
 from producers.signals import told_to_end
 from schemas import config
 from schemas.breaker import Limits
+from schemas.observed import Observed, Pulse, counter, gauge
 from schemas.records import FailoverConfiguration, Outcome, ReadinessReport, ReadinessRequest, Region
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _JITTER_RATIO: Final = 0.1
+_BEAT_S: Final = 1.0
+_STUCK_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ Publish = Callable[[ReadinessReport], None]
 Subscribe = Callable[[Callable[[Plan], None], Callable[[ReadinessRequest], None]], Callable[[], None]]
 
 
-class ReadinessProber:
+class ReadinessProber(Observed):
     """Checks until it is closed. Make it, and call it, where an event loop runs."""
 
     def __init__(
@@ -75,7 +81,37 @@ class ReadinessProber:
         self._turns: dict[str, _Turn] = {}
         self._chance = random.SystemRandom()
         self._free = asyncio.Semaphore(settings.in_flight_max)
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = loop.create_future()
+        self._checks: Counter[tuple[str, str]] = Counter()  # by kind and outcome
+        self._reports: Counter[tuple[str]] = Counter({("turn",): 0, ("request",): 0})
+        self._is_planned = False
+        self._pulse = Pulse("the prober's loop", _STUCK_S)
+        self._beating = loop.call_later(_BEAT_S, self._beat)
+        self.observe()
+
+    def figures(self) -> Iterator[Metric]:
+        """Whom it checks, and how that went."""
+        turns = list(self._turns.values())
+        ready = sum(turn.said == "" for turn in turns)
+        unready = sum(bool(turn.said) for turn in turns)
+        standing = {("ready",): ready, ("not_ready",): unready, ("unknown",): len(turns) - ready - unready}
+        yield gauge("proxima_readiness_targets", "Targets by what their last checks said.", standing, "standing")
+        yield counter("proxima_readiness_reports", "Reports by why they were made.", self._reports, "why")
+        about = "Checks by what is checked and how that went."
+        yield counter("proxima_readiness_checks", about, self._checks, "check", "outcome")
+
+    def stuck(self) -> str:
+        """The loop's."""
+        return self._pulse.stuck()
+
+    def unready(self) -> str:
+        """Whom to check is not known yet."""
+        return "" if self._is_planned else "whom to check is not known yet"
+
+    def _beat(self) -> None:
+        self._pulse.beat()
+        self._beating = asyncio.get_running_loop().call_later(_BEAT_S, self._beat)
 
     @property
     def targets(self) -> list[str]:
@@ -85,6 +121,7 @@ class ReadinessProber:
     def plan(self, plan: Plan) -> None:
         """Check these from now on; who is new or held to something else is checked soon."""
         wanted = targets_of(plan.configuration, dict(plan.regions))
+        self._is_planned = True
         for region_id, turn in list(self._turns.items()):
             if wanted.get(region_id) != turn.target:
                 self._end(self._turns.pop(region_id))
@@ -113,6 +150,8 @@ class ReadinessProber:
 
     async def close(self) -> None:
         """Check nobody any more."""
+        self.unobserve()
+        self._beating.cancel()
         tasks = [task for turn in self._turns.values() for task in (turn.task, turn.measuring) if task is not None]
         for turn in self._turns.values():
             self._end(turn)
@@ -157,6 +196,8 @@ class ReadinessProber:
                 turn.asked = False
                 turn.wake.clear()
             self._tell(turn, report)
+            self._reports[("request" if report.requested else "turn",)] += 1
+            self._checks.update((check.name, "passed" if check.passed else "failed") for check in report.checks)
             self._publish(report)
 
     def _is_due(self, last: Measured | None) -> bool:
@@ -217,8 +258,8 @@ def health_of(settings: config.Readiness) -> Health:
     )
 
 
-def run(role: config.ReadinessConfig, subscribe: Subscribe) -> None:
-    """`proxima readiness`: check until SIGTERM or SIGINT, then flush.
+def run(role: config.ReadinessConfig, subscribe: Subscribe, opened: Callable[[], None] = lambda: None) -> None:
+    """`proxima readiness`: check until SIGTERM or SIGINT, then flush; `opened` is called once privileges are given up.
 
     `subscribe` is given what takes plans and requests, in a thread of its own, and returns how to end that.
     Raises ConfigError, KafkaUnavailableError: before the first check.
@@ -226,6 +267,7 @@ def run(role: config.ReadinessConfig, subscribe: Subscribe) -> None:
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
     keep_only(())
+    opened()
     asyncio.run(_until_signalled(role, subscribe))
 
 

@@ -12,6 +12,7 @@
     connection.py   as whom a process comes to Kafka, and by which protocol
     config.py    one TOML file a role, every mistake reported at once; stores.py, webhook.py and actuators.py, the
                  sections of those sinks
+    observed.py  what a process shows of itself: figures, whether it moves, whether it is ready; logs.py, what it says
     errors.py    the one tree of errors
 
 Imports nothing of ours. Everything else meets here, and on Kafka.

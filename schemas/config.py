@@ -45,10 +45,19 @@ class Registry(Section):
     timeout_ms: int = Field(3000, ge=10, le=60_000)
 
 
-class Metrics(Section):
-    """`[metrics]`: what Prometheus may scrape of this process, at /metrics."""
+class Log(Section):
+    """`[log]`: how this process says what happens, on stderr (logs.py)."""
 
-    port: int = Field(0, ge=0, le=65535, description="0: nothing is served")
+    format: Literal["text", "json"] = Field("text", description="json: one object a line")
+    level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "", description="and above; empty: INFO, and WARNING for a worker's stages"
+    )
+
+
+class Metrics(Section):
+    """`[metrics]`: what Prometheus may scrape of this process at /metrics; beside it /healthz and /readyz."""
+
+    port: int = Field(0, ge=0, le=65532, description="0: nothing is served; of a worker, intake's: others are above")
     listen: str = Field("127.0.0.1", min_length=1, description="address; what is said there is secret from nobody")
 
 
@@ -58,6 +67,7 @@ class RoleConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     registry: Registry = Registry()
+    log: Log = Log()
 
 
 class Kafka(Connection):
@@ -121,6 +131,7 @@ class WorkerConfig(RoleConfig):
     intake: Intake = Intake()
     decide: Decide = Decide()
     overview: Overview = Overview()
+    metrics: Metrics = Metrics()
 
 
 class Target(Section):
@@ -171,6 +182,7 @@ class Probe(Section):
 class ProbeConfig(RoleConfig):
     kafka: Kafka = Kafka()
     probe: Probe
+    metrics: Metrics = Metrics()
 
 
 class Readiness(Section):
@@ -222,6 +234,7 @@ class Routes(Section):
 class RoutesConfig(RoleConfig):
     kafka: Kafka = Kafka()
     routes: Routes
+    metrics: Metrics = Metrics()
 
 
 class Respond(Section):
@@ -234,6 +247,7 @@ class Respond(Section):
 
 class RespondConfig(RoleConfig):
     respond: Respond = Respond()
+    metrics: Metrics = Metrics()
 
 
 def _is_local(address: str) -> bool:

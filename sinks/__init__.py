@@ -1,6 +1,7 @@
 """What takes records off topics and puts them where others look: one target a file.
 
     runner.py         the Sink protocol, and the one consumer loop that every sink runs in
+    gauges.py         what that loop shows of itself
     dead_letters.py   where a record goes that a sink cannot read
     rendering.py      a ranking as JSON text
     redis.py          the latest ranking of every primary, served: two keys and a channel

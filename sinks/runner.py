@@ -20,19 +20,23 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from prometheus_client.core import Metric
 
 from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.codec import decode, read
 from schemas.connection import client_settings, is_refusal, refused
 from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
+from schemas.observed import Observed
 from schemas.records import DeadLetter, FailoverRanking, Record
 from schemas.topics import TOPICS, named
 from sinks.dead_letters import DeadLetters
+from sinks.gauges import Gauges
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ IDLE_POLL_S: Final = 0.1  # how soon SIGTERM is noticed when nothing comes
 # How often a store is asked whether it still has everything when there is nothing to write.
 CHECK_EVERY_S: Final = 2.0
 COMMIT_EVERY_S: Final = 0.2
+LOOK_EVERY_S: Final = 1.0
+LOOK_TIMEOUT_S: Final = 0.2
 LEAVE_TIMEOUT_S: Final = 10.0
 _NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
@@ -125,7 +131,7 @@ class Counts:
     rewinds: int = 0
 
 
-class SinkRunner:
+class SinkRunner(Observed):
     """One sink on its topics. `run` blocks until `stop` is called, from a signal handler or another thread."""
 
     def __init__(
@@ -141,6 +147,7 @@ class SinkRunner:
     ) -> None:
         """`name` gives the consumer group, `proxima-sink-NAME`: sinks of one name share the work on one store."""
         self.counts = Counts()
+        self._gauges = Gauges(name)
         self._sink, self._name, self._bootstrap = sink, name, bootstrap
         self._batch_max, self._linger_s = batch_max, linger_ms / 1000
         # One flush that fails is proof enough: it is tried again with the same records, and soon.
@@ -157,7 +164,8 @@ class SinkRunner:
         self._waiting = 0  # records since the last flush
         self._waiting_since_s = 0.0
         self._worked_at_s = self._committed_at_s = 0.0
-        self._in_trouble = False
+        self._in_trouble = self._is_away = False
+        self._looked_at_s = 0.0
         self._refused = ""  # why the brokers do not let us in
         self._is_committing = False
         self._is_leaving = False
@@ -171,10 +179,49 @@ class SinkRunner:
         self._committing = self._word
         self._sequences: dict[Place, dict[str, tuple[int, int]]] = {}
         self._held: set[Place] = set()  # paused because the sink has enough of them
+        self.observe()
 
     def stop(self) -> None:
         """Flush, commit and leave the group, soon."""
         self._stop.set()
+
+    def figures(self) -> Iterator[Metric]:
+        """What it took, wrote and waits for."""
+        is_up = self._down_since_s is None and self._breaker.state is State.CLOSED
+        yield from self._gauges.figures(self.counts, is_up=is_up, waiting=self._waiting)
+
+    def stuck(self) -> str:
+        """The loop's."""
+        return self._gauges.pulse.stuck()
+
+    def unready(self) -> str:
+        """No place in the group yet, or the store is away."""
+        if self._refused:
+            return f"Kafka refuses us: {self._refused}"
+        if not self._was_assigned:
+            return f"sink {self._name} has no place in its group yet"
+        if self._down_since_s is not None:
+            return f"the store of sink {self._name} is away: {self._breaker.status().reason}"
+        return "Kafka does not answer" if self._is_away else ""
+
+    def _look_around(self) -> None:
+        """For those who look at us, and in this thread: another would wait for the client until a poll of ours is over.
+
+        How far the store is behind, as far as the last fetches know; and whether a broker that was away is back.
+        """
+        now_s = time.monotonic()
+        if now_s < self._looked_at_s + LOOK_EVERY_S:
+            return
+        self._looked_at_s = now_s
+        ends = {
+            place: self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True) for place in self._owned
+        }
+        done = {**self._next, **self._flushed}
+        self._gauges.lag = sum(max(0, ends[p][1] - done[p]) for p in ends.keys() & done.keys() if ends[p] is not None)
+        if self._is_away:
+            with suppress(KafkaException):
+                self._consumer.list_topics(next(iter(self._topics)), timeout=LOOK_TIMEOUT_S)
+                self._is_away = False
 
     @property
     def breaker(self) -> Breaker:
@@ -188,15 +235,18 @@ class SinkRunner:
         )
         try:
             while not self._stop.is_set():
+                self._gauges.pulse.beat()
                 more = self._take(self._consumer.poll(self._wait_s()))
                 if self._refused and not self._was_assigned:  # later it may be a broker's own mistake, and pass
                     raise refused(self._refused, self._bootstrap)
                 if self._is_due(more=more):
                     self._work()
                 self._commit_sometimes()
+                self._look_around()
         finally:
             self._leave()
             self._sink.close()
+            self.unobserve()
         return self.counts
 
     def _leave(self) -> None:
@@ -225,7 +275,7 @@ class SinkRunner:
         if message.error() is not None:
             self._fault(message.error())
             return False
-        self._in_trouble = False
+        self._in_trouble = self._is_away = False
         value: bytes | None = message.value()
         meta = Meta(
             message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), value or b""
@@ -234,6 +284,7 @@ class SinkRunner:
             self._waiting_since_s = time.monotonic()
         self._waiting += 1
         self.counts.taken += 1
+        self._gauges.newest_ms = max(self._gauges.newest_ms, meta.appended_at_ms)
         if not self._is_added(value, meta):
             self._sink.skip(meta)
         self._next[meta.place] = meta.offset + 1
@@ -297,7 +348,7 @@ class SinkRunner:
             self._refused = error.str()
         if not self._in_trouble:
             log.warning("Kafka at %s: %s", self._bootstrap, error.str())
-        self._in_trouble = True
+        self._in_trouble = self._is_away = True
 
     # -- what goes out
 
@@ -328,11 +379,13 @@ class SinkRunner:
         try:
             # In this order: a store that keeps its own position gives up the places of what it could not take.
             self._letters.confirm()
-            lost = self._sink.flush()
+            with self._gauges.flush_seconds.time():
+                lost = self._sink.flush()
         except (StoreUnavailableError, DeliveryError) as error:
             self._is_down(error, permit)
             return False
         self._is_up(permit)
+        self._gauges.flushed += self._waiting
         self._waiting = 0
         self.counts.flushes += 1
         self._flushed.update(self._sink.handled(self._next))

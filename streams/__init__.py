@@ -12,6 +12,7 @@
     decide.py     stage 2: `observations` into weights, predictions and rankings
     overview.py   stage 3: what decide says of every primary into graph, verdicts and path actions
     admission.py  before a stage runs: are its topics there, and may it?
+    gauges.py     what a stage shows of itself, for Prometheus
     app.py        Faust and aiokafka, and everything that they do wrong; the only importer of both
     replay.py     a journal folded again, from a file or from the topic; parallel.py, by several processes
     backtest.py   history under other policies, beside yardsticks; backtest_journal.py does it with a journal

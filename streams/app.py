@@ -39,7 +39,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.tables import TableManager
 from faust.types.auth import AuthProtocol
 
-from schemas import connection
+from schemas import connection, logs
 from schemas.config import WorkerConfig
 from schemas.errors import ConfigError, KafkaUnavailableError
 from schemas.rights import RIGHTS, Rights
@@ -47,6 +47,7 @@ from schemas.topics import JOURNAL_BYTES_MAX
 from schemas.wire import framed, unframed
 from streams.admission import admitted
 from streams.broker import Place, Stage
+from streams.gauges import Fetched, Gauges
 from streams.journal import JournalRecord
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] | No
     if name not in _STAGES:
         raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
     _tune_memory()
-    worker = _Worker(_app(name, config, engine), loglevel="WARN", redirect_stdouts=False, blocking_timeout=60)
+    level = config.log.level or "WARN"
+    worker = _Worker(_app(name, config, engine), loglevel=level, redirect_stdouts=False, blocking_timeout=60)
+    if logs.in_json():
+        worker.override_logging = False  # what is set up already is for Faust's and aiokafka's lines too
     worker.spinner = None  # it sets every logger to DEBUG, for lines that nobody sees
     worker.execute_from_commandline()
     raise SystemExit(0)  # Faust has exited already
@@ -116,9 +120,11 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
         worker_redirect_stdouts=False,
         TableManager=_Tables,
     )
-    broker = FaustBroker(app, config, RIGHTS[name])
+    gauges = Gauges(name)
+    broker = FaustBroker(app, config, RIGHTS[name], gauges)
     stage = _stage(name, broker, config, engine)
     names = {kafka.topic_prefix + topic: topic for topic in stage.topics}
+    gauges.look(stage, lambda: broker.fetched(names), lambda: broker.is_assigned)
     # Records and the metronome take turns: a stage is never entered twice.
     turn = asyncio.Lock()
 
@@ -129,6 +135,7 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
                 fetched, topic = event.message, names[event.message.topic]
                 for start in range(0, len(fetched.value), _TURN_RECORDS):
                     async with turn:
+                        gauges.took(topic, len(fetched.value[start : start + _TURN_RECORDS]))
                         for record in fetched.value[start : start + _TURN_RECORDS]:
                             if fetched.generation_id != app.consumer_generation_id or not app.flow_control.is_active():
                                 break  # fetched before a rebalance: whoever owns it now reads it again
@@ -142,6 +149,7 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
         try:
             while not app.should_stop:
                 await asyncio.sleep(_IDLE_S)
+                gauges.pulse.beat()
                 if not app.flow_control.is_active() or app.rebalancing:
                     continue
                 async with turn:
@@ -151,7 +159,12 @@ def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -
 
     @app.on_partitions_revoked.connect
     async def revoked(*_: Any, **__: Any) -> None:
+        broker.is_assigned = False
         stage.revoke()
+
+    @app.on_partitions_assigned.connect
+    async def assigned(*_: Any, **__: Any) -> None:
+        broker.is_assigned = True
 
     @app.on_before_shutdown.connect
     async def leaving(*_: Any, **__: Any) -> None:
@@ -257,8 +270,9 @@ def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[Fa
 class FaustBroker:
     """`streams.broker.Broker` by Faust's producer, Faust's consumer thread, and a plain reader of ours."""
 
-    def __init__(self, app: faust.App, config: WorkerConfig, rights: Rights) -> None:
+    def __init__(self, app: faust.App, config: WorkerConfig, rights: Rights, gauges: Gauges) -> None:
         self._app, self._prefix, self._bootstrap = app, config.kafka.topic_prefix, config.kafka.bootstrap
+        self._gauges, self.is_assigned = gauges, False
         self._topics = admitted(self._bootstrap, self._prefix, app.conf.id, rights)
         self._reader: AIOKafkaConsumer | None = None
         self._reading = asyncio.Lock()
@@ -276,9 +290,24 @@ class FaustBroker:
         """Partitions assigned to us, of the stage's own topics."""
         return [Place(names[tp.topic], tp.partition) for tp in self._app.consumer.assignment() if tp.topic in names]
 
+    def fetched(self, names: dict[str, str]) -> dict[Place, Fetched]:
+        """The same, with what the last fetches said of them; from any thread, and only as good as that."""
+        found: dict[Place, Fetched] = {}
+        consumer = self._app.consumer._thread._consumer if self.is_assigned else None
+        subscription = None if consumer is None else consumer._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return found
+        for tp in list(assignment.tps):
+            if tp.topic in names:
+                state = assignment.state_value(tp)
+                found[Place(names[tp.topic], tp.partition)] = Fetched(state.highwater or 0, state.timestamp or 0)
+        return found
+
     async def send(
         self, topic: str, key: bytes | None, value: bytes, partition: int | None = None
     ) -> Awaitable[object]:
+        self._gauges.sent(topic, value)
         future: Any = await self._app.producer.send(self._prefix + topic, key, framed(value), partition, None, None)
         future.add_done_callback(_end_if_failed)
         return future  # type: ignore[no-any-return]
@@ -291,7 +320,9 @@ class FaustBroker:
         except (IllegalStateError, KafkaError) as error:
             # The next commit covers it; a partition that is no longer ours is another's to commit.
             log.warning("commit of %s-%d at %d lost: %s", place.topic, place.partition, offset, error)
+            self._gauges.committed(done=False)
             return False
+        self._gauges.committed(done=True)
         return True
 
     async def committed(self, place: Place) -> tuple[int, str] | None:
@@ -366,6 +397,9 @@ def _end_if_failed(future: asyncio.Future[object]) -> None:
 
 def _die(error: BaseException) -> NoReturn:
     """Leave at once, without Faust's clean-up: it would commit and send on after what was lost."""
-    sys.stderr.write("".join(traceback.format_exception(error)))
+    if logs.in_json():
+        log.critical("the stage ends: %s", error, exc_info=error)
+    else:
+        sys.stderr.write("".join(traceback.format_exception(error)))
     sys.stderr.flush()
     os._exit(_EXIT_BUG)

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from prometheus_client import Histogram
+
 from streams.journal import JournalRecord
 
 
@@ -19,6 +21,21 @@ class Place:
 
     topic: str
     partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a stage is with a partition that is ours.
+
+    `appended_at_ms`: when the broker appended the newest record that was taken in; 0: none was. `clock_ms`: the
+    journal's time, of a partition that is folded. `snapshot_at_s`: Unix time of its last confirmed snapshot round.
+    """
+
+    place: Place
+    next_offset: int
+    appended_at_ms: int
+    clock_ms: int = 0
+    snapshot_at_s: float = 0.0
 
 
 class Broker(Protocol):
@@ -64,6 +81,8 @@ class Stage(Protocol):
 
     topics: Sequence[str]  # that it reads
     ticked: str  # the one of them that its metronome keeps going
+    timings: Sequence[Histogram]  # how long its steps take
+    lost_records: int  # that were gone from the broker when they were wanted
 
     async def take(self, topic: str, record: JournalRecord) -> None:
         """Take one record in."""
@@ -75,6 +94,10 @@ class Stage(Protocol):
 
     async def stop(self) -> None:
         """The process ends in peace: finish what has begun."""
+        ...
+
+    def standings(self) -> Sequence[Standing]:
+        """How far it is; may be asked from another thread."""
         ...
 
     def revoke(self) -> None:

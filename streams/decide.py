@@ -25,6 +25,8 @@ _HISTORY_RECORDS: Final = 5000  # read at once for a new model
 class Decide(FoldStage[JournalFold]):
     """One engine a primary region."""
 
+    name = "decide"
+
     def __init__(
         self, broker: Broker, config: DecideConfig, worker: str, engine: type[FailoverEngine] = FailoverEngine
     ) -> None:

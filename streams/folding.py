@@ -66,6 +66,11 @@ class Fold(ABC):
         self._other_version: str | None = None  # of the snapshots restored, while EngineChanged is awaited
 
     @property
+    def tick(self) -> int:
+        """The number of the tick that the journal's time is in."""
+        return self._tick
+
+    @property
     def awaits_engine_change(self) -> bool:
         """Restored from another engine version, and its change not folded yet: nothing is published."""
         return self._other_version is not None

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+from prometheus_client import Histogram
 
 from schemas.codec import decode, encode, read
 from schemas.config import Intake as IntakeConfig
 from schemas.errors import CodecError
+from schemas.observed import seconds
 from schemas.records import (
     ActionResult,
     AgentHealth,
@@ -39,7 +42,7 @@ from schemas.records import (
 )
 from schemas.topics import JOURNAL_BYTES_MAX, PARTITIONS, TOPICS, partition_of
 from schemas.validate import mistakes
-from streams.broker import Broker, Place
+from streams.broker import Broker, Place, Standing
 from streams.core.panes import Flush, Rejected
 from streams.journal import JournalRecord
 from streams.letters import letter
@@ -94,7 +97,8 @@ class _Partition:
     flush: Flush | None = None
     first_offset: int = 0
     first_tick: int = 0
-    appended_at_ms: int = 0
+    appended_at_ms: int = 0  # of the last record in the flush
+    newest_at_ms: int = 0  # of the last record that was taken in
     aside: list[tuple[Any, bytes]] = field(default_factory=list)  # records to forward with the flush
     originals: dict[int, JournalRecord] = field(default_factory=dict)
     letters: list[bytes] = field(default_factory=list)
@@ -117,6 +121,13 @@ class Intake:
         self._rule = Rule(config.tick_ms, config.flush_samples_max)
         self._partitions: dict[Place, _Partition] = {}
         self._now_ms = 0  # wall clock, as `idle` was last told
+        self._condensed = seconds("proxima_intake_condense_seconds", "Time that a flush took to condense.")
+        self._flushed = seconds("proxima_intake_flush_seconds", "Time from a flush's end until it was committed.")
+        self.timings: Sequence[Histogram] = (self._condensed, self._flushed)
+        self.lost_records = 0
+
+    def standings(self) -> Sequence[Standing]:
+        return [Standing(place, p.next_offset, p.newest_at_ms) for place, p in list(self._partitions.items())]
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -130,11 +141,14 @@ class Intake:
         if record.offset < p.next_offset:
             return
         if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
+            earliest = await self._broker.earliest(place)
+            self.lost_records += max(0, min(earliest, record.offset) - p.next_offset)
             for missed in await self._broker.read(place, p.next_offset, record.offset):
                 await self._one(place, p, missed)
         await self._one(place, p, record)
 
     async def _one(self, place: Place, p: _Partition, record: JournalRecord) -> None:
+        p.newest_at_ms = max(p.newest_at_ms, record.appended_at_ms)
         if place.topic != SAMPLES:
             await self._forward(place, p, record)
             return
@@ -190,7 +204,9 @@ class Intake:
     async def _flush(self, place: Place, p: _Partition) -> None:
         """Condense and send; when it is confirmed, commit: at a boundary, with the next flush's rule."""
         assert p.flush is not None  # noqa: S101 - the callers' condition, told to the type checker
-        panes, rejected = p.flush.condense()
+        began_s = time.monotonic()
+        with self._condensed.time():
+            panes, rejected = p.flush.condense()
         for r in rejected:
             self._reject(p, r)
         sent = [
@@ -201,17 +217,25 @@ class Intake:
         p.flush, p.aside, p.letters, p.originals = None, [], [], {}
         # Reading goes on while the broker confirms; commits keep their order, and a send that fails ends the process
         # before anything behind it leaves (see streams.broker).
-        task = asyncio.create_task(self._settle_flush(place, p, sent, p.next_offset, p.settling[-1:]))
+        task = asyncio.create_task(self._settle_flush(place, p, sent, p.next_offset, p.settling[-1:], began_s=began_s))
         p.settling.append(task)
         p.rule = self._rule
         if len(p.settling) > _SETTLING_MAX:
             await p.settling.pop(0)
 
     async def _settle_flush(
-        self, place: Place, p: _Partition, sent: list[Awaitable[object]], offset: int, before: list[asyncio.Task[None]]
+        self,
+        place: Place,
+        p: _Partition,
+        sent: list[Awaitable[object]],
+        offset: int,
+        before: list[asyncio.Task[None]],
+        *,
+        began_s: float,
     ) -> None:
         await asyncio.gather(*before)
         await self._settle(place, p, sent, offset, str(self._rule))
+        self._flushed.observe(time.monotonic() - began_s)
 
     def _parts(self, place: Place, p: _Partition, panes: dict[str, Any]) -> list[tuple[bytes, bytes, int]]:
         """(key, value, journal partition) of everything in the flush; parts are numbered within a journal partition."""

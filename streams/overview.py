@@ -18,6 +18,8 @@ JOURNAL: Final = "graph-updates"
 class Overview(FoldStage[NetworkFold]):
     """One engine for the whole network."""
 
+    name = "overview"
+
     def __init__(self, broker: Broker, config: OverviewConfig, worker: str) -> None:
         super().__init__(broker, config, worker, JOURNAL)
         self._config = config

@@ -20,10 +20,13 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
+from prometheus_client import Histogram
+
 from schemas.codec import decode, encode
 from schemas.errors import CodecError
+from schemas.observed import seconds
 from schemas.records import EngineChanged, Snapshot, Tick
-from streams.broker import Broker, Place
+from streams.broker import Broker, Place, Standing
 from streams.folding import Fold
 from streams.journal import JournalRecord
 
@@ -54,6 +57,7 @@ class Partition(Generic[AnyFold]):
     generation: int
     next_offset: int
     round_at_s: float
+    snapshot_at_s: float  # Unix time of the last round that was confirmed; before the first, when it was opened
     appended_at_ms: int = 0
     ticked_at: int = -1
     records: int = 0
@@ -65,12 +69,25 @@ class Partition(Generic[AnyFold]):
 class FoldStage(ABC, Generic[AnyFold]):
     """The stage's state: one fold a partition of its journal."""
 
+    name: str
+
     def __init__(self, broker: Broker, clockwork: Clockwork, worker: str, journal: str) -> None:
         self.topics: Sequence[str] = (journal,)
         self.ticked = journal
         self._broker, self._clockwork, self._journal = broker, clockwork, journal
         self._tick = encode(Tick(worker))
         self._partitions: dict[Place, Partition[AnyFold]] = {}
+        evaluated = seconds("proxima_stage_evaluate_seconds", "Time that a tick of the journal took.", "stage")
+        rounds = seconds("proxima_stage_snapshot_seconds", "Time until a snapshot round was confirmed.", "stage")
+        self.timings: Sequence[Histogram] = (evaluated, rounds)
+        self._evaluated, self._rounds = evaluated.labels(self.name), rounds.labels(self.name)
+        self.lost_records = 0
+
+    def standings(self) -> Sequence[Standing]:
+        return [
+            Standing(place, p.next_offset, p.appended_at_ms, p.fold.clock_ms, p.snapshot_at_s)
+            for place, p in list(self._partitions.items())
+        ]
 
     @abstractmethod
     def _fold_of(self, partition: int) -> AnyFold:
@@ -96,7 +113,10 @@ class FoldStage(ABC, Generic[AnyFold]):
         await self._one(place, p, record)
 
     async def _one(self, place: Place, p: Partition[AnyFold], record: JournalRecord) -> None:
+        began_s, tick = time.perf_counter(), p.fold.tick
         outputs = p.fold.apply(record)
+        if p.fold.tick != tick:
+            self._evaluated.observe(time.perf_counter() - began_s)
         p.next_offset, p.appended_at_ms = record.offset + 1, record.appended_at_ms
         p.records += 1
         p.sent += [await self._broker.send(out.topic, out.key, out.value) for out in outputs]
@@ -118,7 +138,7 @@ class FoldStage(ABC, Generic[AnyFold]):
         if fold.awaits_engine_change:
             await self._announce_engine(place, fold)
         first = fold.next_offset if fold.next_offset is not None else 0
-        p = Partition(fold, generation, first, time.monotonic())
+        p = Partition(fold, generation, first, time.monotonic(), time.time())
         self._partitions[place] = p
         self._opened(place, p)
         return p
@@ -129,6 +149,7 @@ class FoldStage(ABC, Generic[AnyFold]):
         lost = min(earliest, end) - p.next_offset
         if lost > 0:
             p.next_offset = min(earliest, end)
+            self.lost_records += lost if p.fold.knows_something else 0
             if p.fold.knows_something:  # a journal that begins later than 0 has lost nothing that we knew
                 p.fold.gap(p.next_offset, await self._sequences(place))
                 await self._round(place, p)  # no journal tells of it: whoever comes next shall not find it again
@@ -150,6 +171,8 @@ class FoldStage(ABC, Generic[AnyFold]):
         if not await self._write(SNAPSHOTS, place, p, snapshots):
             return
         await self._broker.commit(place, offset)
+        p.snapshot_at_s = time.time()
+        self._rounds.observe(time.monotonic() - p.round_at_s)
         # Who takes over does not know of ours, and may write another in the same interval: one more to begin from.
         if checkpoint != p.checkpoint and await self._write(CHECKPOINTS, place, p, snapshots):
             p.checkpoint = checkpoint

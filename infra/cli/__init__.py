@@ -12,6 +12,7 @@ print is itself the bad news; `main` makes it one line on stderr and an exit cod
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 import signal
 import sys
@@ -68,13 +69,22 @@ def main() -> NoReturn:
     try:
         make_app()(prog_name="proxima")
     except ProximaError as error:
-        sys.stderr.write(f"proxima: {_told(error)}\n")
+        _say_last(_told(error))
     except OSError as error:
         # A file that cannot be written, a full disk: somebody's to mend, and no bug of ours to trace.
-        sys.stderr.write(f"proxima: {error}\n")
+        _say_last(str(error))
     except KeyboardInterrupt:  # before Typer took over, which exits with the same
         sys.exit(INTERRUPTED)
     sys.exit(FAILED)
+
+
+def _say_last(text: str) -> None:
+    """Why it ends; as an object where the log is made of them."""
+    logs = sys.modules.get("schemas.logs")  # not loaded: nothing was logged
+    if logs is not None and logs.in_json():
+        logging.getLogger("proxima").critical(text)
+    else:
+        sys.stderr.write(f"proxima: {text}\n")
 
 
 def _told(error: ProximaError) -> str:

@@ -92,8 +92,9 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, allow_nan=False))
 
 
-def log_to_stderr() -> None:
-    """For commands that run as services: what happens, with its time, on stderr."""
-    import logging  # noqa: PLC0415 - services alone log
+def logged(role: Role, name: str, *, level: str = "INFO") -> Role:
+    """The same configuration, for a command that runs as a service: what happens goes to stderr, as it says."""
+    from schemas import logs  # noqa: PLC0415 - services alone log
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.use(role.log, name, level=level)
+    return role

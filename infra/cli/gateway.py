@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli._options import AsJson, in_use, log_to_stderr, say, say_json
+from infra.cli._options import AsJson, in_use, logged, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +63,7 @@ def gateway(
     from producers.gateway.server import run  # noqa: PLC0415
     from schemas.config import GatewayConfig, load  # noqa: PLC0415
 
-    log_to_stderr()
-    role = in_use(load(GatewayConfig, config))
+    role = in_use(logged(load(GatewayConfig, config), "gateway"))
 
     def subscribe(heard: Callable[[FailoverRanking], None]) -> Callable[[], None]:
         return RankingWatch(role.kafka, heard).close

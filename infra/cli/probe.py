@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli._options import in_use, log_to_stderr
+from infra.cli._options import in_use, logged
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +31,9 @@ def probe(
     """
     # Its idle threads would keep the privileges that this one gives up.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from producers.agent import run  # noqa: PLC0415
     from schemas.config import ProbeConfig, load  # noqa: PLC0415
 
-    log_to_stderr()
-    run(in_use(load(ProbeConfig, config)))
+    role = in_use(logged(load(ProbeConfig, config), "probe"))
+    run(role, lambda: serve_metrics(role.metrics, "probe"))

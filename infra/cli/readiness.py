@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli._options import in_use, log_to_stderr
+from infra.cli._options import in_use, logged
 
 if TYPE_CHECKING:
     from producers.readiness import Plan
@@ -41,11 +41,9 @@ def readiness(
     from producers.readiness import run  # noqa: PLC0415
     from schemas.config import ReadinessConfig, load  # noqa: PLC0415
 
-    log_to_stderr()
-    role = in_use(load(ReadinessConfig, config))
+    role = in_use(logged(load(ReadinessConfig, config), "readiness"))
 
     def subscribe(planned: Callable[[Plan], None], asked: Callable[[ReadinessRequest], None]) -> Callable[[], None]:
         return PlanWatch(role.kafka, role.readiness.primary_region, planned, asked).close
 
-    serve_metrics(role.metrics)
-    run(role, subscribe)
+    run(role, subscribe, lambda: serve_metrics(role.metrics, "readiness"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli._options import log_to_stderr
+from infra.cli._options import logged
 
 
 def register(app: typer.Typer) -> None:
@@ -32,8 +32,9 @@ def respond(
     Example:
       proxima respond --config respond.toml
     """
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from producers.responder import run  # noqa: PLC0415
     from schemas.config import RespondConfig, load  # noqa: PLC0415
 
-    log_to_stderr()
-    run(load(RespondConfig, config))
+    role = logged(load(RespondConfig, config), "respond")
+    run(role, lambda: serve_metrics(role.metrics, "respond"))

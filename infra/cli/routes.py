@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli._options import AsJson, in_use, log_to_stderr, say, say_json
+from infra.cli._options import AsJson, in_use, logged, say, say_json
 
 if TYPE_CHECKING:
     from schemas.records import Region, RouteEvent
@@ -65,11 +65,11 @@ def routes(
 
 def _listen(config: Path, regions: Path | None) -> None:
     from infra.catalogue import CatalogueWatch  # noqa: PLC0415
+    from infra.metrics import serve_metrics  # noqa: PLC0415
     from producers.routes.monitor import run  # noqa: PLC0415
     from schemas.config import RoutesConfig, load  # noqa: PLC0415
 
-    log_to_stderr()
-    role = in_use(load(RoutesConfig, config))
+    role = in_use(logged(load(RoutesConfig, config), "routes"))
     fixed = _regions(regions) if regions is not None else None
 
     def subscribe(changed: Callable[[list[Region]], None]) -> Callable[[], None]:
@@ -78,6 +78,7 @@ def _listen(config: Path, regions: Path | None) -> None:
         changed(fixed)
         return lambda: None
 
+    serve_metrics(role.metrics, "routes")
     run(role, subscribe)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli._options import in_use, log_to_stderr, say
+from infra.cli._options import in_use, logged, say
 
 if TYPE_CHECKING:
     from schemas.config import SinkConfig
@@ -57,7 +57,6 @@ def sink(
       PROXIMA_REDIS__URL=redis://cache:6379/0 proxima sink redis
       proxima sink actuators --config infra/examples/actuators.toml
     """
-    log_to_stderr()
     runner = _RUNNERS.get(name, partial(_store, name))(config)
     asked: list[int] = []
 
@@ -78,8 +77,8 @@ def _store(name: Target, config: Path | None) -> SinkRunner:
     from schemas.config import SinkConfig, load  # noqa: PLC0415
     from sinks.runner import SinkRunner  # noqa: PLC0415
 
-    settings = in_use(load(SinkConfig, config))
-    serve_metrics(settings.metrics)
+    settings = in_use(logged(load(SinkConfig, config), f"sink {name.value}"))
+    serve_metrics(settings.metrics, f"sink {name.value}")
     return SinkRunner(
         _STORES[name](settings),
         bootstrap=settings.kafka.bootstrap,
@@ -98,8 +97,8 @@ def _actuators(config: Path | None) -> SinkRunner:
     from schemas.actuators import ActuatorsConfig  # noqa: PLC0415
     from schemas.config import load  # noqa: PLC0415
 
-    settings = in_use(load(ActuatorsConfig, config))
-    serve_metrics(settings.metrics)
+    settings = in_use(logged(load(ActuatorsConfig, config), "sink actuators"))
+    serve_metrics(settings.metrics, "sink actuators")
     return runner_of(settings)
 
 
@@ -122,8 +121,8 @@ def _webhook(config: Path | None) -> Several:
     from sinks.several import Several  # noqa: PLC0415
     from sinks.webhook import WebhookSink  # noqa: PLC0415
 
-    settings = in_use(load(SinkConfig, config))
-    serve_metrics(settings.metrics)
+    settings = in_use(logged(load(SinkConfig, config), "sink webhook"))
+    serve_metrics(settings.metrics, "sink webhook")
     kafka, destinations = settings.kafka, settings.webhook.destinations
     if not destinations:
         raise ConfigError(["webhook.destinations: there is none"], do="infra/examples/webhook.toml has one, commented")

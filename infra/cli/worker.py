@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli._options import in_use
+from infra.cli._options import in_use, logged
 
 
 def register(app: typer.Typer) -> None:
@@ -35,5 +35,9 @@ def worker(
     if stages is not None:
         names = ", ".join(f'"{name.strip()}"' for name in stages.split(","))
         environment["PROXIMA_WORKER__STAGES"] = f"[{names}]"
-    code = run_worker(in_use(load(WorkerConfig, config, environment)), config, lambda text: typer.echo(text, err=True))
+    role = in_use(load(WorkerConfig, config, environment))
+    if role.log.format == "json":  # else Faust has a format of its own
+        alone = len(role.worker.stages) == 1
+        logged(role, role.worker.stages[0] if alone else "worker", level="WARNING" if alone else "INFO")
+    code = run_worker(role, config)
     raise typer.Exit(code)

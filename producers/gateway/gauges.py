@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import PROCESS_COLLECTOR, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from schemas.observed import Everything
 
 
 class Gauges:
@@ -38,6 +40,15 @@ class Gauges:
         )
         waiting = Gauge("proxima_gateway_unconfirmed_records", "Records under way.", registry=self.registry)
         waiting.set_function(in_flight)
+        self.heard = Counter("proxima_gateway_rankings", "Rankings that were heard.", registry=self.registry)
+        self.newest = Gauge(
+            "proxima_gateway_newest_ranking_timestamp_seconds",
+            "When the newest ranking that was heard had been decided.",
+            registry=self.registry,
+        )
+        # What all roles show: the publisher's figures, and the process.
+        self.registry.register(Everything())
+        self.registry.register(PROCESS_COLLECTOR)
 
     def text(self) -> bytes:
         """In Prometheus' exposition format."""

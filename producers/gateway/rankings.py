@@ -34,10 +34,11 @@ _OVER: Final = None
 class _Said:
     """A ranking as it goes out, made text once for all subscribers."""
 
-    __slots__ = ("primary", "sequence", "text")
+    __slots__ = ("decided_at_ms", "primary", "sequence", "text")
 
     def __init__(self, ranking: FailoverRanking) -> None:
         self.primary, self.sequence = ranking.primary_region, ranking.sequence
+        self.decided_at_ms = ranking.decided_at_ms
         self.text = json.dumps(to_plain(ranking), allow_nan=False)
 
 
@@ -47,6 +48,7 @@ class Rankings:
     def __init__(self, settings: Gateway, gauges: Gauges) -> None:
         self._settings, self._gauges = settings, gauges
         self._said: dict[str, deque[_Said]] = {}
+        self._newest_ms = 0
         self._subscribers: set[Subscriber] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -88,6 +90,9 @@ class Rankings:
         self._gauges.dropped_streams.inc(slow)
 
     def _take(self, said: _Said) -> None:
+        self._gauges.heard.inc()
+        self._gauges.newest.set(max(self._newest_ms, said.decided_at_ms) / 1000)
+        self._newest_ms = max(self._newest_ms, said.decided_at_ms)
         known = self._said.setdefault(said.primary, deque(maxlen=_REMEMBERED))
         if known and said.sequence <= known[-1].sequence:
             return

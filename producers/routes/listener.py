@@ -11,10 +11,11 @@ import ipaddress
 import logging
 import socket
 import time
+from dataclasses import fields
 from typing import Any, Final
 
 from producers.routes.following import NOTHING, Families
-from producers.routes.session import BmpSession
+from producers.routes.session import BmpSession, Heard
 from producers.routes.table import RouteTable
 from schemas import config
 from schemas.errors import RouteError
@@ -32,6 +33,20 @@ class Listener:
         self._settings, self._table, self._families = settings, table, families
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._ended = Heard()  # by all sessions that are over
+        self.refused = 0
+
+    @property
+    def sessions(self) -> int:
+        """How many routers are connected."""
+        return len(self._connections)
+
+    @property
+    def heard(self) -> Heard:
+        """What all sessions were since the start, in numbers."""
+        sessions = [each.session for each in list(self._connections)]
+        every = [self._ended, *(session.heard for session in sessions if session is not None)]
+        return Heard(*(sum(getattr(each, f.name) for each in every) for f in fields(Heard)))
 
     async def open(self) -> int:
         """Listen; returns the port. Raises RouteError: the address is taken, or none of this machine's."""
@@ -74,8 +89,12 @@ class Listener:
         self._connections.add(connection)
         return BmpSession(address, self._table, self._families, self._settings.peers_max)
 
-    def left(self, connection: _Connection) -> None:
+    def left(self, connection: _Connection, session: BmpSession | None) -> None:
+        """It is over."""
         self._connections.discard(connection)
+        if session is not None:
+            for each in fields(Heard):
+                setattr(self._ended, each.name, getattr(self._ended, each.name) + getattr(session.heard, each.name))
 
 
 class _Connection(asyncio.Protocol):
@@ -87,12 +106,18 @@ class _Connection(asyncio.Protocol):
         self._session: BmpSession | None = None
         self._why = "the router closed it"
 
+    @property
+    def session(self) -> BmpSession | None:
+        """None: not admitted, or over."""
+        return self._session
+
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if peer else ""  # none: it has gone already
         admitted = self._listener.admit(self, address)
         if isinstance(admitted, str):
+            self._listener.refused += 1
             log.warning("a BMP session from %s is refused: %s", address or "nowhere", admitted)
             transport.abort()
             return
@@ -108,8 +133,8 @@ class _Connection(asyncio.Protocol):
             self.close(self._session.over_because)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._listener.left(self)
         session, self._session = self._session, None
+        self._listener.left(self, session)
         if session is not None:
             session.end(_now_ms())
             log.warning("%s: BMP session over (%s): %s", session.router, exc or self._why, session.heard)

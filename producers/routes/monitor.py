@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
+
+from prometheus_client.core import Metric
 
 from producers.publisher import Publisher
 from producers.routes.following import NOTHING, Families, following
@@ -20,32 +22,64 @@ from producers.routes.listener import Listener
 from producers.routes.table import MINUTE_MS, RouteTable
 from producers.signals import told_to_end
 from schemas import config
+from schemas.observed import Observed, Pulse, counter, gauge
 from schemas.records import Region, RouteEvent
 
 log = logging.getLogger(__name__)
 
 TOPIC: Final = "bgp-events"
 ALIVE_EVERY_S: Final = 10.0  # a third of what makes a monitor silent (streams/core/routes.py)
+_STUCK_S: Final = 60.0
 IN_FLIGHT_MAX: Final = 500  # a quarter of what the publisher's client holds: handing over never blocks
 Subscribe = Callable[[Callable[[list[Region]], None]], Callable[[], None]]
 
 
-class RouteMonitor:
+class RouteMonitor(Observed):
     """Listens until told to stop. Make it, and run it, where an event loop runs."""
 
     def __init__(self, settings: config.Routes, publisher: Publisher, families: Families = NOTHING) -> None:
         self._settings, self._publisher = settings, publisher
         self._table = RouteTable(settings.agent_id, settings.primary_region)
         self._listener = Listener(settings, self._table, families)
+        self._events = 0
+        self._listens = False
+        self._pulse = Pulse("the route monitor's loop", _STUCK_S + settings.settle_ms / 1000)
+        self.observe()
+
+    def figures(self) -> Iterator[Metric]:
+        """Routers' sessions and peers, and what came by them."""
+        heard, (up, peers) = self._listener.heard, self._table.peers
+        yield gauge("proxima_bmp_sessions", "Routers that are connected.", self._listener.sessions)
+        yield counter("proxima_bmp_refused_sessions", "Connections that were not admitted.", self._listener.refused)
+        about = "Peers of connected routers that are followed, by whether they are up."
+        yield gauge("proxima_bmp_peers", about, {("up",): up, ("down",): peers - up}, "state")
+        yield counter("proxima_bmp_messages", "BMP messages that came.", heard.messages)
+        yield counter("proxima_bmp_unparsed_messages", "BMP messages of which nothing could be made.", heard.unparsed)
+        yield counter("proxima_bmp_resyncs", "How often bytes that are no BMP were skipped.", heard.resyncs)
+        changes = {("announced",): heard.announced, ("withdrawn",): heard.withdrawn}
+        yield counter("proxima_bmp_prefixes", "Prefixes of all UPDATEs, followed or not.", changes, "change")
+        yield counter("proxima_route_events", "RouteEvents that were handed over.", self._events)
+
+    def stuck(self) -> str:
+        """The loop's."""
+        return self._pulse.stuck() if self._listens else ""
+
+    def unready(self) -> str:
+        """It listens once it knows the regions, and is of use once a router is there."""
+        if not self._listens:
+            return "it does not listen yet: no regions are known"
+        return "" if self._listener.sessions else "no router is connected"
 
     async def run(self, stop: asyncio.Future[None], opened: Callable[[int], None] = lambda _port: None) -> None:
         """Listen until `stop` is done; `opened` is told the port. Raises RouteError: it cannot listen there."""
         opened(await self._listener.open())
+        self._listens = True
         loop = asyncio.get_running_loop()
         began_s = alive_at = loop.time()
         minute_at = began_s + MINUTE_MS / 1000
         try:
             while not stop.done():
+                self._pulse.beat()
                 await asyncio.wait((stop,), timeout=self._settings.settle_ms / 1000)
                 if loop.time() >= alive_at and self._room > 0:
                     # The first goes before everything else: what an earlier process said is void.
@@ -58,6 +92,7 @@ class RouteMonitor:
                 self._tell()
         finally:
             self._listener.close()
+            self.unobserve()
         self._tell()
 
     def follow(self, regions: Iterable[Region]) -> None:
@@ -73,6 +108,7 @@ class RouteMonitor:
         return IN_FLIGHT_MAX - self._publisher.stats.in_flight
 
     def _publish(self, event: RouteEvent) -> None:
+        self._events += 1
         self._publisher.publish(TOPIC, self._settings.agent_id, event)
 
 

@@ -68,6 +68,12 @@ class RouteTable:
         self._lost: deque[RouteEvent] = deque()  # bounded by the routers that were told of since they were drained
         self._reach: Counter[str] = Counter()  # peers with a told route to the region
 
+    @property
+    def peers(self) -> tuple[int, int]:
+        """How many are up, and how many there are."""
+        every = list(self._peers)
+        return sum(peer.is_up for peer in every), len(every)
+
     def add(self, router: str, address: str, peer_as: int, at_ms: int) -> Peer:
         """A new peer, not up yet."""
         peer = Peer(router, address, peer_as, churn_since_ms=at_ms)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
+
+from prometheus_client.core import Metric
 
 from schemas.actuators import Actuators
 from schemas.breaker import Breaker, Permit
 from schemas.errors import CodecError, DeliveryError
+from schemas.observed import Observed, counter, gauge
 from schemas.records import ActionOutcome, ActionResult, Operation, OperatorDirective, PathAction, Reason
 from schemas.remedies import DETAIL_MAX
 from schemas.topics import TOPICS
@@ -38,7 +41,7 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class ActuatorsSink(Sink):
+class ActuatorsSink(Sink, Observed):
     """All actuators of one file, in one thread, one action after the other."""
 
     topics = ("path-actions", "failover-config")
@@ -60,7 +63,23 @@ class ActuatorsSink(Sink):
         self._breakers, self._wall_ms = breakers, wall_ms
         self._batch: deque[tuple[PathAction, Meta]] = deque()
         self._is_shared = False
+        self._told = Counter[tuple[str, str]](
+            {(name, outcome.value.lower()): 0 for name in self._actuators for outcome in ActionOutcome}
+        )
         self._log.forget(wall_ms())
+        self.observe()
+
+    def figures(self) -> Iterator[Metric]:
+        """What became of actions."""
+        about = "Results that were told, by actuator and outcome."
+        yield counter("proxima_actuator_results", about, self._told, "actuator", "outcome")
+        yield gauge("proxima_actuator_waiting_actions", "Actions that wait for their turn.", len(self._batch))
+        about = "1 while nothing is done, only said."
+        yield gauge("proxima_actuator_dry_run", about, self._config.dry_run)
+
+    def unready(self) -> str:
+        """Another process has its name."""
+        return f"another process is called {self._config.name} too" if self._is_shared else ""
 
     def add(self, record: Any, meta: Meta) -> None:
         if isinstance(record, OperatorDirective):
@@ -89,6 +108,7 @@ class ActuatorsSink(Sink):
 
     def close(self) -> None:
         self._log.close()
+        self.unobserve()
 
     # -- one action
 
@@ -201,6 +221,7 @@ class ActuatorsSink(Sink):
             at_ms=self._wall_ms(),
         )
         appended_at_ms = self._results.publish(result)
+        self._told[action.actuator, outcome.value.lower()] += 1
         if outcome is not ActionOutcome.STARTED:
             self._log.tell(action.action_id)
             log.warning("%s %s of %s: %s: %s", action.operation, action.remedy_id, action.primary_region, outcome,

@@ -49,13 +49,13 @@ def test_breakers_are_shown_as_they_stand_and_not_when_they_are_gone() -> None:
 def test_they_are_served_where_the_file_says_and_an_address_that_is_taken_is_one_clear_line() -> None:
     breaker = Breaker("the store", clock=lambda: 0.0)
     (port,) = free_ports(1)
-    serve_metrics(Metrics(port=port))
+    serve_metrics(Metrics(port=port), "a role")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     assert shown(text)["proxima_breaker_state", breaker.name, "closed"] == 1
     assert "process_resident_memory_bytes" in text
     with pytest.raises(ConfigError, match=f"127.0.0.1:{port} cannot be had"):
-        serve_metrics(Metrics(port=port))
+        serve_metrics(Metrics(port=port), "a role")
     promtool = which("promtool")
     if promtool is not None:
         subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, timeout=30)

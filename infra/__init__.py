@@ -21,14 +21,17 @@
     scorecards.py, network_words.py, remedy_words.py   a model's record, a verdict, a remedy, in words
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, doctor_actuators.py
-                       actuators, doctor_security.py how we come to Kafka; findings.py is an answer
+                       actuators, doctor_stores.py stores and the registry, doctor_security.py how we come to Kafka;
+                       findings.py is an answer
     plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors;
                        rankings.py, rankings for the gateway
     actuators.py       the actuators of a file, put together
     metrics.py         metrics, health and readiness of a role, for who asks; asyncapi.py, the topic table as a document
     alerts/, dashboards/       for Prometheus and Grafana (docs/operating.md)
     examples/          a commented configuration file for every role
-    compose.yaml       the same for those with containers, with Dockerfile
+    systemd/           a hardened unit for every role; kubernetes/, two of them as manifests (docs/deploying.md)
+    compose.yaml       everything on one machine for those with containers, with Dockerfile; compose.secured.yaml,
+                       three roles on a cluster that asks who comes
 
 May import everything; nothing imports infra.
 """

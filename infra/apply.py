@@ -1,17 +1,19 @@
 """Regions and failover configurations onto `failover-config`, and what became of them.
 
-The next ranking of a primary says whether its configuration is accepted (CONFIG_ACCEPTED or CONFIG_REJECTED).
+The next ranking of a primary says that a configuration was accepted or rejected (CONFIG_ACCEPTED, CONFIG_REJECTED), but
+not whose: several may be applied at the same moment, under the same version. Whose was first is said by the topic; so
+an answer is that order's, told when a worker has said that it went by it.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from infra.asking import Answer, Question, ask, known
+from infra.asking import Answer, Place, Question, ask, known, standing
 from infra.configuration import Draft, numbered
 from schemas.errors import ConfigError
-from schemas.records import Event, FailoverRanking, RegionCatalog
+from schemas.records import Event, FailoverConfiguration, FailoverRanking, RegionCatalog
 
 
 def apply_draft(bootstrap: str, draft: Draft, *, prefix: str = "", timeout_s: float = 30.0) -> list[Answer]:
@@ -26,6 +28,7 @@ def apply_draft(bootstrap: str, draft: Draft, *, prefix: str = "", timeout_s: fl
     now = known(bootstrap, prefix)
     answers: list[Answer] = []
     questions: list[Question] = []
+    asked: dict[int, _Asked] = {}  # by the question's number
     if draft.catalogue is not None:
         catalogue = _numbered_catalogue(draft.catalogue, now.catalogue)
         unchanged = catalogue == now.catalogue
@@ -36,19 +39,49 @@ def apply_draft(bootstrap: str, draft: Draft, *, prefix: str = "", timeout_s: fl
         record = numbered(stated, now.configurations.get(stated.primary_region))
         answer = Answer(record.primary_region, record.version)
         answers.append(answer)
-        questions.append(Question(answer.what, record, answer, partial(_hear, answer)))
-    ask(bootstrap, questions, prefix=prefix, timeout_s=timeout_s)
+        asked[len(questions)] = judging = _Asked(record, answer)
+        questions.append(Question(answer.what, record, answer, judging.hear))
+
+    def sent(places: Sequence[Place]) -> None:
+        found = standing(bootstrap, [places[number] for number in asked], prefix) if asked else {}
+        for number, judging in asked.items():
+            judging.winner = found[places[number]]
+
+    ask(bootstrap, questions, prefix=prefix, timeout_s=timeout_s, sent=sent)
     return answers
 
 
-def _hear(answer: Answer, ranking: FailoverRanking) -> None:
-    if answer.what != ranking.primary_region:
-        return
-    if Event.CONFIG_ACCEPTED in ranking.events and ranking.config_version == answer.version:
-        answer.outcome, answer.reason = "accepted", ranking.reason
-    elif Event.CONFIG_REJECTED in ranking.events:
-        answer.outcome = "rejected"
-        answer.reason = f"version {ranking.config_version} is in force; look at it with `config get`, and base on it"
+@dataclass(slots=True)
+class _Asked:
+    """A configuration that was sent, and what the topic's order made of it."""
+
+    record: FailoverConfiguration
+    answer: Answer
+    winner: FailoverConfiguration | None = None
+    """In force after ours had been judged: ours, if it won."""
+
+    def hear(self, ranking: FailoverRanking) -> None:
+        """Take a worker's word that it has judged."""
+        if ranking.primary_region != self.record.primary_region:
+            return
+        accepted = Event.CONFIG_ACCEPTED in ranking.events
+        rejected = Event.CONFIG_REJECTED in ranking.events
+        if self.winner == self.record:
+            if accepted and ranking.config_version >= self.record.version:  # it may tell of the next too
+                self.answer.outcome, self.answer.reason = "accepted", ranking.reason
+            elif rejected:  # another's, if not by a worker that has not the whole topic
+                self.answer.said = _first(ranking.config_version, None)
+        elif accepted or rejected:
+            # A ranking with the winner's acceptance may be the last that says anything: those after it are alike.
+            self.answer.outcome = "rejected"
+            self.answer.reason = _first(ranking.config_version, self.winner)
+
+
+def _first(version: int, winner: FailoverConfiguration | None) -> str:
+    by = ""
+    if winner is not None:
+        version, by = winner.version, f" by {winner.author or 'nobody named'}"
+    return f"version {version}{by} is in force; look at it with `config get`, and base on it"
 
 
 def _numbered_catalogue(stated: RegionCatalog, current: RegionCatalog | None) -> RegionCatalog:

@@ -11,13 +11,13 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import Producer
 
-from infra.configuration import in_force
+from infra.configuration import after, in_force
 from infra.kafka.reader import BEGINNING, NOW, RawRecord, TopicReader
 from schemas import connection
 from schemas.codec import decode, encode, read
@@ -35,6 +35,8 @@ from schemas.topics import named
 from schemas.validate import mistakes
 from schemas.wire import framed
 
+Place = tuple[int, int]
+"""Partition and offset on `failover-config`."""
 DELIVERY_TIMEOUT_S: Final = 10.0
 TOPIC: Final = "failover-config"
 SENT_BY: Final = "sent-by"  # the header that says which user's program sent a record
@@ -105,9 +107,38 @@ def known(bootstrap: str, prefix: str = "", *, deadline_s: float = 30.0) -> Know
     return Known(catalogue, {primary: c for primary, c in judged.items() if c is not None}, directives)
 
 
-def ask(bootstrap: str, questions: Sequence[Question], *, prefix: str = "", timeout_s: float = 30.0) -> None:
+def standing(
+    bootstrap: str, places: Iterable[Place], prefix: str = "", *, deadline_s: float = 30.0
+) -> dict[Place, FailoverConfiguration | None]:
+    """What was in force of a primary right after its configuration at each of these places: that one, if it won.
+
+    Compare-and-set has one outcome for one order of records, so the topic alone says who was first, whoever asks.
+    """
+    now: dict[str, FailoverConfiguration | None] = {}
+    found: dict[Place, FailoverConfiguration | None] = dict.fromkeys(places)
+    for raw in sorted(_all(bootstrap, named(prefix, TOPIC), deadline_s), key=_by_time):
+        try:
+            record = read(raw.value or b"", FailoverConfiguration, RegionCatalog, OperatorDirective)
+        except CodecError:
+            continue
+        if isinstance(record, FailoverConfiguration):
+            now[record.primary_region] = after(now.get(record.primary_region), record)
+            if (raw.partition, raw.offset) in found:
+                found[raw.partition, raw.offset] = now[record.primary_region]
+    return found
+
+
+def ask(
+    bootstrap: str,
+    questions: Sequence[Question],
+    *,
+    prefix: str = "",
+    timeout_s: float = 30.0,
+    sent: Callable[[Sequence[Place]], None] = lambda _: None,
+) -> None:
     """Send all of them in order, and wait until each is answered, or the deadline; the answers are in the questions.
 
+    `sent` is told where they stand, in their order, before an answer is listened to.
     Raises KafkaUnavailableError or DeliveryError: nothing, or not everything, was sent.
     """
     # Looked before it leaves: an answer may come faster than a consumer starts.
@@ -115,6 +146,7 @@ def ask(bootstrap: str, questions: Sequence[Question], *, prefix: str = "", time
         bootstrap, {named(prefix, "failover-rankings"): NOW, named(prefix, "dead-letters"): NOW}
     ) as reader:
         places = _send(bootstrap, named(prefix, TOPIC), [(q.key, q.record) for q in questions])
+        sent(places)
         waiting = dict(zip(places, questions, strict=True))
         deadline = time.monotonic() + timeout_s
         while any(q.answer.outcome == "unanswered" for q in questions) and time.monotonic() < deadline:
@@ -128,7 +160,7 @@ def ask(bootstrap: str, questions: Sequence[Question], *, prefix: str = "", time
             answer.reason = f"no answer within {timeout_s:g} s: is a worker running? It will be judged when one is"
 
 
-def _hear(value: bytes, waiting: dict[tuple[int, int], Question]) -> None:
+def _hear(value: bytes, waiting: dict[Place, Question]) -> None:
     """Take what answers one of ours from a ranking or a dead letter."""
     try:
         record = decode(value, FailoverRanking, DeadLetter)
@@ -144,7 +176,7 @@ def _hear(value: bytes, waiting: dict[tuple[int, int], Question]) -> None:
             question.hear(record)
 
 
-def _source_place(letter: DeadLetter) -> tuple[int, int]:
+def _source_place(letter: DeadLetter) -> Place:
     """Where on failover-config the record was: intake's letter says it, decide's is about the journal's copy."""
     if letter.source_topic.endswith("failover-config"):
         return letter.source_partition, letter.source_offset
@@ -155,7 +187,7 @@ def _source_place(letter: DeadLetter) -> tuple[int, int]:
     return (source.partition, source.first_offset) if source.topic.endswith("failover-config") else (-1, -1)
 
 
-def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> list[tuple[int, int]]:
+def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> list[Place]:
     """Send in order, and return partition and offset of each once the broker has it."""
     producer = Producer(
         {
@@ -165,7 +197,7 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
             "log_level": 0,
         }
     )
-    places: dict[int, tuple[int, int]] = {}
+    places: dict[int, Place] = {}
     refused: list[str] = []
 
     def on_delivery(number: int, error: Any, message: Any) -> None:

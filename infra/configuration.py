@@ -124,9 +124,14 @@ def in_force(records: Iterable[FailoverConfiguration]) -> FailoverConfiguration 
     """Of one primary's configurations, in the order of the topic, the one that compare-and-set leaves in force."""
     found: FailoverConfiguration | None = None
     for record in records:
-        if not mistakes(record) and record.based_on == (found.version if found is not None else 0):
-            found = record
+        found = after(found, record)
     return found
+
+
+def after(found: FailoverConfiguration | None, record: FailoverConfiguration) -> FailoverConfiguration | None:
+    """What is in force when the next record of the same primary has been judged: it, or what was before."""
+    is_next = not mistakes(record) and record.based_on == (found.version if found is not None else 0)
+    return record if is_next else found
 
 
 def numbered(record: FailoverConfiguration, current: FailoverConfiguration | None) -> FailoverConfiguration:
@@ -176,7 +181,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _judged(cls: type[Any], stated: Any, where: str) -> tuple[Any, list[str]]:
-    """The record, None if it cannot be built, and its mistakes: those of type first, then those of sense."""
+    """The record, with stand-ins for what is wrong (None: it cannot be built); its mistakes, of type and of sense."""
     if not isinstance(stated, dict):
         return None, [f"{where} is no table"]
     plain = copy.deepcopy(stated)
@@ -197,7 +202,7 @@ def _judged(cls: type[Any], stated: Any, where: str) -> tuple[Any, list[str]]:
         found += senseless
         if open_version and "based_on" not in plain:
             record = replace(record, version=0)
-        return (record if not found else None), [f"{where}.{m}" if where else m for m in found]
+        return record, [f"{where}.{m}" if where else m for m in found]
     return None, [f"{where}.{m}" if where else m for m in found]
 
 
@@ -222,18 +227,22 @@ def _mend(plain: dict[str, Any], mistake: str) -> None:
 
 
 def _across(catalogue: RegionCatalog | None, configurations: list[FailoverConfiguration]) -> list[str]:
-    """What only the whole file shows."""
-    primaries = [c.primary_region for c in configurations]
+    """What only the whole file shows, of what is no stand-in."""
+    primaries = [c.primary_region for c in configurations if _is_stated(c.primary_region)]
     found = [
         f"configurations: {p} is configured twice" for p in sorted({p for p in primaries if primaries.count(p) > 1})
     ]
-    if catalogue is None:
+    known = {region.region_id for region in catalogue.regions} if catalogue is not None else set()
+    if catalogue is None or not all(map(_is_stated, known)):  # a region that cannot be read may be the one
         return found
-    known = {region.region_id for region in catalogue.regions}
     for c in configurations:
-        if c.primary_region not in known:
+        if _is_stated(c.primary_region) and c.primary_region not in known:
             found.append(f"configurations: {c.primary_region} is none of the regions")
         for region in c.potential_failover_regions:
-            if region not in known and region not in c.weights:
+            if _is_stated(region) and region not in known | {c.primary_region, *c.weights}:
                 found.append(f"configurations: {c.primary_region}: {region} is none of the regions, and has no weight")
     return found
+
+
+def _is_stated(region_id: str) -> bool:
+    return not region_id.startswith(_STAND_IN)

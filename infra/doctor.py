@@ -20,10 +20,11 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
 from infra.doctor_security import identity, rights
+from infra.doctor_stores import stores
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, sinks
-from schemas.config import ClientConfig, Intake, Redis
+from schemas.config import ClientConfig, Intake, Redis, SinkConfig
 from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
 
@@ -34,7 +35,7 @@ _CLOCK_TRIES: Final = 5
 _TIMEOUT_S: Final = 10.0
 
 
-def examine(config: ClientConfig) -> Iterator[Finding]:
+def examine(config: ClientConfig | SinkConfig) -> Iterator[Finding]:
     """Everything, one after the other, as it is found."""
     kafka = config.kafka
     yield identity(kafka)
@@ -52,6 +53,8 @@ def examine(config: ClientConfig) -> Iterator[Finding]:
             yield from _remedies(kafka.bootstrap, kafka.topic_prefix)
     yield _sockets()
     yield _redis(config.redis, wanted="redis" in config.model_fields_set)
+    if isinstance(config, SinkConfig):
+        yield from stores(config)
     yield _java()
 
 

@@ -59,6 +59,13 @@ class SchemaRegistry:
             )
         return self._number(status, answer, subject)
 
+    def has(self, subject: str, text: str) -> bool:
+        """Whether the schema is registered under the subject; registers nothing."""
+        status, answer = self._ask("POST", f"/subjects/{quote(subject, safe='')}", {"schema": text})
+        if status == _NOT_FOUND and "error_code" in answer:  # else it is the address that is not found
+            return False
+        return self._number(status, answer, subject) >= 0
+
     def text_of(self, number: int) -> str | None:
         """None as well when it is no Avro schema: JSON schemas and protobuf have ids too."""
         status, answer = self._ask("GET", f"/schemas/ids/{number}", None)

@@ -8,7 +8,7 @@
     jsonlines.py      every ranking as a line of a file
     actuators/        what remedies ask for, done to paths, and told
     kept.py           what the two stores keep of a record, and when a configuration comes into force
-    cassandra.py      path metrics, rankings and configurations in Cassandra ...
+    cassandra.py      path metrics, rankings and configurations in Cassandra (cassandra_connection.py: its session) ...
     dynamodb.py       ... and in DynamoDB (dynamodb_tables.py: its client, names and failures)
     webhook.py        every ranking POSTed to a destination: signing.py signs it, courier.py tries until it is there
     several.py        several sinks in one process

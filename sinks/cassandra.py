@@ -19,40 +19,24 @@ group), or `kill -9` takes what it had confirmed in the last moments.
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
-from cassandra import ConsistencyLevel, DriverException, InvalidRequest
-from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-from cassandra.concurrent import execute_concurrent
-from cassandra.connection import ConnectionException
-from cassandra.policies import (
-    DCAwareRoundRobinPolicy,
-    ExponentialReconnectionPolicy,
-    FallthroughRetryPolicy,
-    TokenAwarePolicy,
-)
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 
 from schemas.codec import encode
-from schemas.errors import StoreUnavailableError
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeights
 from schemas.stores import Cassandra
 from schemas.validate import mistakes
+from sinks.cassandra_connection import Connection, reaching
 from sinks.kept import DAY_MS, METRICS, TOPICS, InForce, Metrics, check_ranking, metrics_of, place_of
 from sinks.runner import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
-"""What `proxima stores migrate` has to have brought the keyspace to."""
 # Rows in one batch: some 3 KB, below the 5 KiB from which Cassandra warns.
 BATCH_ROWS: Final = 20
-_CONNECT_TIMEOUT_S: Final = 5.0
 
 _METRIC: Final = (  # the columns are ours
     "INSERT INTO path_metrics (primary_region, hour_at_ms, decided_at_ms, target_region, evidence_at_ms,"  # noqa: S608
@@ -182,69 +166,6 @@ class CassandraSink(Sink):
                 return  # else another sink was faster: look again
 
 
-class Connection:
-    """A session in the keyspace with its prepared statements; raises the driver's errors (see `reaching`)."""
-
-    def __init__(self, settings: Cassandra, *, version: int | None = SCHEMA_VERSION) -> None:
-        """`version`: the least that the schema must have; None: there need not even be a keyspace."""
-        self._in_flight_max = settings.in_flight_max
-        self._statements: dict[str, Any] = {}
-        self._cluster: Any = _cluster(settings)
-        try:
-            self.session: Any = self._cluster.connect()
-            if version is not None:
-                self.session.set_keyspace(settings.keyspace)  # not by `connect`, which would say that nobody answers
-                self._check(settings, version)
-        except BaseException:
-            self._cluster.shutdown()
-            raise
-
-    def prepared(self, cql: str) -> Any:
-        if cql not in self._statements:
-            self._statements[cql] = self.session.prepare(cql)
-        return self._statements[cql]
-
-    def reading(self, cql: str) -> Any:
-        """Prepared, and read so that conditional writes that are under way are seen finished."""
-        statement = self.prepared(cql)
-        statement.consistency_level = ConsistencyLevel.LOCAL_SERIAL
-        return statement
-
-    def run(self, statements: list[tuple[Any, Any]]) -> None:
-        """All of them, some at once; raises the first error, whatever else was written."""
-        execute_concurrent(self.session, statements, concurrency=self._in_flight_max, raise_on_first_error=True)
-
-    def close(self) -> None:
-        self._cluster.shutdown()
-
-    def _check(self, settings: Cassandra, version: int) -> None:
-        row = self.session.execute("SELECT max(version) AS version FROM schema_migrations WHERE name = 'proxima'").one()
-        if (row.version or 0) < version:
-            raise _not_migrated(settings, f"its schema is of version {row.version or 0}, and {version} is needed")
-
-
-@contextmanager
-def reaching(settings: Cassandra) -> Iterator[None]:
-    """The driver's errors become StoreUnavailableError, which says where and what to do."""
-    try:
-        yield
-    except InvalidRequest as error:
-        raise _not_migrated(settings, str(error)) from error
-    except (DriverException, NoHostAvailable, ConnectionException, OSError) as error:
-        what = f"Cassandra: {type(error).__name__}: {str(error)[:500]}"
-        do = "start it, or look at its log; nothing is lost meanwhile"
-        raise StoreUnavailableError(what, where=_where(settings), do=do) from error
-
-
-def _not_migrated(settings: Cassandra, what: str) -> StoreUnavailableError:
-    do = "run `proxima stores migrate` with this configuration; the sink goes on then"
-    return StoreUnavailableError(f"Cassandra: {what}", where=_where(settings), do=do)
-
-
-def _where(settings: Cassandra) -> str:
-    return f"keyspace {settings.keyspace} at {', '.join(settings.hosts)}, port {settings.port}"
-
-
 def _highest(rankings: list[tuple[FailoverRanking, bytes]]) -> Collection[tuple[FailoverRanking, bytes]]:
     """Of each primary, the one that a reader should find."""
     found: dict[str, tuple[FailoverRanking, bytes]] = {}
@@ -253,29 +174,3 @@ def _highest(rankings: list[tuple[FailoverRanking, bytes]]) -> Collection[tuple[
         if held is None or ranking.sequence > held[0].sequence:
             found[ranking.primary_region] = ranking, encoded
     return found.values()
-
-
-def _cluster(settings: Cassandra) -> Any:
-    # The driver says with every try that nobody answers; the runner says it once.
-    logging.getLogger("cassandra").setLevel(logging.CRITICAL)
-    profile = ExecutionProfile(
-        load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc=settings.datacenter)),
-        consistency_level=ConsistencyLevel.LOCAL_QUORUM,
-        serial_consistency_level=ConsistencyLevel.LOCAL_SERIAL,
-        request_timeout=settings.timeout_ms / 1000,
-        retry_policy=FallthroughRetryPolicy(),  # the runner tries again, with its own pauses
-    )
-    secure: dict[str, Any] = {}
-    if settings.tls:
-        secure["ssl_context"] = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.username:
-        secure["auth_provider"] = PlainTextAuthProvider(settings.username, settings.secret())
-    return Cluster(
-        list(settings.hosts),
-        port=settings.port,
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        reconnection_policy=ExponentialReconnectionPolicy(0.2, 2.0, max_attempts=None),
-        protocol_version=5,
-        **secure,
-    )

@@ -36,9 +36,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Sto
 
 @pytest.fixture(scope="session")
 def cassandra_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.CassandraServer]:
-    """One node, which takes 600 MB and up to half a minute: all its tests are in one file."""
+    """One node, which takes 600 MB and up to half a minute: all its tests are in one file. It asks for a password."""
+    from tests.sinks.store_targets import make_role  # noqa: PLC0415 - loads both stores' drivers
+
     folder = tmp_path_factory.mktemp("cassandra")
-    with servers.CassandraServer.start(data_dir=folder, log_dir=folder, tls=True) as server:
+    with servers.CassandraServer.start(data_dir=folder, log_dir=folder, tls=True, password=True) as server:
+        make_role(server)
         yield server
 
 

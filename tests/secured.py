@@ -11,12 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from infra.kafka.cluster import Guard, KafkaCluster, administrator
+from infra.kafka.reader import BEGINNING, TopicReader
+from schemas import connection
+from schemas.codec import read
+from schemas.config import Kafka
+from schemas.records import Record
 from schemas.rights import RIGHTS
+from schemas.topics import TOPICS
 
 _BROKER: Final = "proxima-broker"
 _EC: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -84,6 +90,37 @@ def secured_cluster(folder: Path, nodes: Literal[1, 3] = 1) -> Iterator[Secured]
         for future in admin.alter_user_scram_credentials(users).values():
             future.result(30)
         yield found
+
+
+@contextmanager
+def coming_as(secured: Secured, role: str) -> Iterator[str]:
+    """This process as a role's user; the address."""
+    connection.use(
+        Kafka(
+            bootstrap=secured.bootstrap,
+            security_protocol="SASL_SSL",
+            username=f"proxima-{role}",
+            password_file=secured.password_file(role),
+            ca_file=secured.guard.ca_pem,
+        )
+    )
+    try:
+        yield secured.bootstrap
+    finally:
+        connection.use(Kafka())
+
+
+def on_topic(secured: Secured, topic: str, cls: type[Record]) -> list[Any]:
+    """Records of a kind on a topic, as an operator reads them."""
+    found = []
+    with coming_as(secured, "operator") as bootstrap, TopicReader(bootstrap, {topic: BEGINNING}) as reader:
+        while not reader.at_end:
+            raw = reader.poll(1)
+            if raw is not None and raw.value is not None:
+                record = read(raw.value, *TOPICS[topic].records)
+                if isinstance(record, cls):
+                    found.append(record)
+    return found
 
 
 def _certificates(folder: Path) -> Guard:

@@ -28,7 +28,7 @@ SOLE_IMPORTERS: dict[str, str | tuple[str, ...]] = {
     "networkx": "streams/core/graph.py",
     "scapy": "producers/probes/",
     "matplotlib": "infra/plot.py",
-    "cassandra": ("sinks/cassandra.py", "infra/stores/cassandra_schema.py"),
+    "cassandra": ("sinks/cassandra.py", "sinks/cassandra_connection.py", "infra/stores/cassandra_schema.py"),
     "boto3": "sinks/dynamodb_tables.py",
     "botocore": ("sinks/dynamodb_tables.py", "infra/stores/dynamodb_schema.py"),
 }

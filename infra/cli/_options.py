@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from schemas.config import ClientConfig, RoleConfig
+    from schemas.config import ClientConfig, RoleConfig, SinkConfig
 
     Role = TypeVar("Role", bound=RoleConfig)
+    Client = TypeVar("Client", ClientConfig, SinkConfig)
 
 Bootstrap = Annotated[
     str | None,
@@ -38,7 +39,11 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
     """Where Kafka and Redis are: an option wins over the environment, the environment over the file."""
     from schemas.config import ClientConfig, load  # noqa: PLC0415 - pydantic is slow to load
 
-    found = in_use(load(ClientConfig, config))
+    return led_by(in_use(load(ClientConfig, config)), bootstrap, prefix)
+
+
+def led_by(found: Client, bootstrap: str | None, prefix: str | None) -> Client:
+    """The same configuration with what was typed in place of what was written."""
     given = {}
     if bootstrap is not None:
         given["bootstrap"] = bootstrap

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 import typer
 
-from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, client_config, say, say_json
+from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, in_use, led_by, say, say_json
+
+if TYPE_CHECKING:
+    from schemas.config import SinkConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -16,19 +22,22 @@ def doctor(
 ) -> None:
     """Find what is wrong around here, and what to do.
 
-    Looks at the broker, topics, readiness probers, sinks' breakers, clocks, sockets, Redis and Java. Exit code 1 when
+    Looks at the broker, topics, readiness probers, sinks' breakers, clocks, sockets, Redis and Java; and at the schema
+    registry, Cassandra and DynamoDB where FILE, a sink's or any client's, has a section for them. Exit code 1 when
     something is broken; a warning is about something that not every role needs.
 
     \b
     Examples:
       proxima doctor
+      proxima doctor --config infra/examples/cassandra.toml
       proxima doctor --bootstrap broker-1:9092 --json | jq '.[] | select(.status != "ok")'
     """
     from infra.doctor import examine  # noqa: PLC0415
     from infra.findings import BROKEN  # noqa: PLC0415
+    from schemas.config import SinkConfig, load  # noqa: PLC0415
 
     findings = []
-    for finding in examine(client_config(bootstrap, config, prefix)):
+    for finding in examine(led_by(_in_use(load(SinkConfig, config)), bootstrap, prefix)):
         findings.append(finding)
         if not as_json:
             say(f"{finding.status:8} {finding.name:13} {finding.found}")
@@ -38,3 +47,13 @@ def doctor(
         say_json([{"name": f.name, "status": f.status, "found": f.found, "do": f.do} for f in findings])
     if any(f.status == BROKEN for f in findings):
         raise typer.Exit(1)
+
+
+def _in_use(config: SinkConfig) -> SinkConfig:
+    """Its identity and its registry in use, unless that is what is wrong; nothing is registered on the way."""
+    from schemas.errors import RegistryError  # noqa: PLC0415
+
+    looking = config.registry.model_copy(update={"register_schemas": False})
+    with suppress(RegistryError):  # the doctor will say it
+        in_use(config.model_copy(update={"registry": looking}))
+    return config

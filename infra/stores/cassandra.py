@@ -10,7 +10,7 @@ from infra.stores.reading import PathMetric, Version, kept_from
 from schemas.codec import decode
 from schemas.records import FailoverConfiguration, FailoverRanking
 from schemas.stores import Cassandra
-from sinks.cassandra import Connection, reaching
+from sinks.cassandra_connection import Connection, reaching
 from sinks.kept import DAY_MS, HOUR_MS, METRICS, buckets
 
 _METRICS: Final = (

@@ -17,7 +17,7 @@ from cassandra import AlreadyExists
 
 from infra.processes import wait_until
 from schemas.stores import Cassandra
-from sinks.cassandra import Connection
+from sinks.cassandra_connection import Connection
 
 LOCK_TTL_S: Final = 120
 _STATEMENT_TIMEOUT_S: Final = 60.0

@@ -26,6 +26,8 @@ from schemas.errors import ProximaError, StoreUnavailableError
 
 CASSANDRA_VERSION: Final = "5.0.5"
 DYNAMODB_VERSION: Final = "3.3.1"
+SUPERUSER: Final = "cassandra"
+"""Cassandra's first role, and its password."""
 READY_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 20.0
 _HERE: Final = Path(__file__).parent
@@ -58,6 +60,8 @@ client_encryption_options:
 
 class _Server:
     """One Java process with a port that it listens on."""
+
+    address = "127.0.0.1"
 
     def __init__(self, name: str, argv: Sequence[str | Path], port: int, log_path: Path, cwd: Path) -> None:
         self._name, self._argv, self.port, self._log_path, self._cwd = name, argv, port, log_path, cwd
@@ -93,7 +97,7 @@ class _Server:
 
     def _listens(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+            socket.create_connection((self.address, self.port), 1.0).close()
         except OSError:
             return False
         return True
@@ -106,43 +110,84 @@ class _Server:
 
 
 class CassandraServer(_Server):
-    """One node. Make one with `start`; its clients find it at 127.0.0.1 and `port`, in `datacenter1`."""
+    """A node in `datacenter1`, at `address` and `port`. Make one with `start`, or three with `start_three`."""
 
     ca_file: Path | None = None
     """Who signed its certificate, if it has one."""
 
     @classmethod
-    def start(cls, *, data_dir: Path, log_dir: Path, tls: bool = False) -> Self:
-        """`tls`: with a certificate of its own for 127.0.0.1, for clients that ask for one.
+    def start(cls, *, data_dir: Path, log_dir: Path, tls: bool = False, password: bool = False) -> Self:
+        """`tls`: with a certificate of its own for 127.0.0.1, for clients that ask for one. `password`: it asks whoever
+        comes who he is, and whether he may; there is Cassandra's first role then, SUPERUSER.
 
         Raises StoreUnavailableError: Java or Maven is missing, or it does not come up.
         """
-        home = maven.fetched(f"cassandra-{CASSANDRA_VERSION}", _HERE / "cassandra_pom.xml", maven.INSTALL,
-                             StoreUnavailableError)  # fmt: skip
         run_dir = data_dir.absolute() / "cassandra"
         run_dir.mkdir(parents=True, exist_ok=True)
-        storage, ssl, cql, jmx = map(str, free_ports(4))
+        more = _TLS.format(keystore=_keystore(run_dir)) if tls else ""
+        storage, ssl, cql = free_ports(3)
+        # It is alone: nobody is to be waited for.
+        flags = ("-Dcassandra.ring_delay_ms=100", "-Dcassandra.initial_token=0",
+                 "-Dcassandra.superuser_setup_delay_ms=0")  # fmt: skip
+        server = cls._of(run_dir, log_dir, (storage, ssl, cql), flags, more, password=password)
+        server.ca_file = run_dir / "ca.pem" if tls else None
+        server.restart()
+        return server
+
+    @classmethod
+    def start_three(cls, *, data_dir: Path, log_dir: Path) -> list[Self]:
+        """One cluster on 127.0.0.1 to .3, up in 40 s with 600 MB each. Raises as `start` does."""
+        ports = free_ports(3)  # nodes of a cluster find each other by address, at ports that are all the same
+        nodes: list[Self] = []
+        try:
+            for number in range(3):
+                run_dir = data_dir.absolute() / f"cassandra-{number + 1}"
+                run_dir.mkdir(parents=True, exist_ok=True)
+                token = number * (2**64 // 3) - 2**63
+                flags = ("-Dcassandra.ring_delay_ms=2000", f"-Dcassandra.initial_token={token}")
+                # There is nothing yet that a new node would have to fetch from the others.
+                node = cls._of(run_dir, log_dir, ports, flags, "auto_bootstrap: false\n", number=number + 1)
+                nodes.append(node)
+                node.restart()
+        except BaseException:
+            for node in nodes:
+                node.kill()
+            raise
+        return nodes
+
+    @classmethod
+    def _of(
+        cls, run_dir: Path, log_dir: Path, ports: Sequence[int], flags: Sequence[str], more: str, *, number: int = 1,
+        password: bool = False,
+    ) -> Self:  # fmt: skip
+        """A node that is not yet started; its seed is the first of its cluster, at 127.0.0.1."""
+        home = maven.fetched(f"cassandra-{CASSANDRA_VERSION}", _HERE / "cassandra_pom.xml", maven.INSTALL,
+                             StoreUnavailableError)  # fmt: skip
+        address, (jmx,) = f"127.0.0.{number}", free_ports(1)
+        storage, ssl, cql = ports
         text = (_HERE / "cassandra.yaml").read_text()
-        for name, value in {"STORAGE_PORT": storage, "SSL_PORT": ssl, "CQL_PORT": cql, "RUN_DIR": str(run_dir)}.items():
-            text = text.replace(name, value)
+        for name, value in {
+            "STORAGE_PORT": storage, "SSL_PORT": ssl, "CQL_PORT": cql, "RUN_DIR": run_dir, "ADDRESS": address,
+            "AUTHENTICATOR": "PasswordAuthenticator" if password else "AllowAllAuthenticator",
+            "AUTHORIZER": "CassandraAuthorizer" if password else "AllowAllAuthorizer",
+        }.items():  # fmt: skip
+            text = text.replace(name, str(value))
         config = run_dir / "cassandra.yaml"
-        config.write_text(text + (_TLS.format(keystore=_keystore(run_dir)) if tls else ""))
+        config.write_text(text + more)
         argv = [
             maven.tool("java", maven.INSTALL, StoreUnavailableError),
             *_JAVA, "-Xms512m", "-Xmx512m", "-Xss512k", "-XX:MaxDirectMemorySize=128m",
             f"-Dcassandra.config=file://{config}", f"-Dlogback.configurationFile={_HERE / 'logback.xml'}",
-            f"-Dcassandra.storagedir={run_dir}", f"-Dcassandra.jmx.local.port={jmx}",
-            # It is alone: nobody is to be waited for.
-            "-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra.ring_delay_ms=100",
-            "-Dcassandra.initial_token=0", "-Dcassandra-foreground=yes", "-Djava.net.preferIPv4Stack=true",
+            f"-Dcassandra.storagedir={run_dir}", f"-Dcassandra.jmx.local.port={jmx}", *flags,
+            "-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra-foreground=yes",
+            "-Djava.net.preferIPv4Stack=true",
             "-Djdk.attach.allowAttachSelf=true", "-Dio.netty.tryReflectionSetAccessible=true",
             *(f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTS),
             *(f"--add-opens={name}=ALL-UNNAMED" for name in _OPENS),
             "-cp", _classpath(home), "org.apache.cassandra.service.CassandraDaemon",
         ]  # fmt: skip
-        server = cls("cassandra", argv, int(cql), log_dir / "cassandra.log", run_dir)
-        server.ca_file = run_dir / "ca.pem" if tls else None
-        server.restart()
+        server = cls(f"cassandra-{number}", argv, cql, log_dir / f"cassandra-{number}.log", run_dir)
+        server.address = address
         return server
 
 

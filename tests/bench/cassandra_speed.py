@@ -15,7 +15,8 @@ from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 from infra.kafka import cluster
 from infra.stores.servers import CassandraServer
 from schemas.records import PathWeights
-from sinks.cassandra import _METRIC, BATCH_ROWS, Connection
+from sinks.cassandra import _METRIC, BATCH_ROWS
+from sinks.cassandra_connection import Connection
 from sinks.kept import HOUR_MS, METRICS
 from tests.bench.storing import beside
 from tests.sinks.store_targets import YEARS_S, CassandraTarget

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from infra.kafka.cluster import Broker
 from schemas.codec import encode
 from schemas.records import Record
 from schemas.topics import TOPICS, named
+from tests.infra.commands import running
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +49,11 @@ def topics(kafka: Broker) -> Iterator[Topics]:
     admin = admin_client(kafka.bootstrap)
     for future in admin.delete_topics([named(prefix, topic) for topic in TOPICS]).values():
         future.exception()
+
+
+@pytest.fixture
+def worker(topics: Topics, tmp_path: Path) -> Iterator[Topics]:
+    """Topics that real stages work on."""
+    with running("worker", log_path=tmp_path / "worker.log", **topics.environment) as process:
+        yield topics
+        assert process.alive, process.log_tail()

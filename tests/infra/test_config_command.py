@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from schemas.codec import encode, to_plain
 from schemas.errors import ConfigError
 from schemas.records import FailoverConfiguration, HealthEndpoint, Policy, Region, RegionCatalog
 from schemas.validate import mistakes
-from tests.infra.commands import fails, lines, proxima, running, succeeds
+from tests.infra.commands import fails, lines, proxima, succeeds
 from tests.infra.conftest import Topics
 from tests.schemas.strategies import record_of
 
@@ -87,10 +86,50 @@ potential_failover_regions = []
         "configurations[1].primary_region is missing",
         "configurations[1].potential_failover_regions is empty",
         "configurations[1].based_on 4 is not below version 3",
+        "configurations: eu-west-1 is none of the regions",
     ):
         assert said in found
-    assert len(raised.value.mistakes) == 16
+    assert len(raised.value.mistakes) == 17
     assert "stand-in" not in found
+
+
+BAD = """
+[[regions]]
+region_id = "eu-west-1"
+latitude = 53
+longitude = -6
+[[regions]]
+region_id = "us-east-1"
+latitude = 98
+longitude = -77
+[[configurations]]
+primary_region = "eu-west-1"
+potential_failover_regions = ["us-east-1", "ap-south-1"]
+colour = "red"
+[configurations.weights]
+us-east-1 = 1.5
+[[configurations]]
+primary_region = "mars"
+potential_failover_regions = ["eu-west-1"]
+load_ratio = "half"
+"""
+BADLY = (
+    "us-east-1: latitude is 98, not within -90 to 90",
+    "configurations[0].colour is unknown",
+    "configurations[0].weight of us-east-1 is 1.5, not within 1e-06 to 1",
+    'configurations[1].load_ratio is "half", not a number',
+    "configurations: eu-west-1: ap-south-1 is none of the regions, and has no weight",
+    "configurations: mars is none of the regions",
+)
+
+
+def test_no_mistake_hides_those_that_only_the_whole_file_shows(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_draft(toml(tmp_path, BAD))
+    assert raised.value.mistakes == BADLY
+    with pytest.raises(ConfigError) as raised:  # this region might be the missing one
+        read_draft(toml(tmp_path, BAD.replace('"us-east-1"', "3", 1)))
+    assert not [m for m in raised.value.mistakes if "none of the regions" in m]
 
 
 def test_what_only_the_whole_file_shows_is_found_too(tmp_path: Path) -> None:
@@ -215,19 +254,19 @@ def test_check_needs_no_broker_and_tells_mistakes_by_exit_code(tmp_path: Path) -
 
 
 @pytest.mark.kafka
+def test_an_invalid_file_changes_nothing_and_names_every_mistake(topics: Topics, tmp_path: Path) -> None:
+    said = fails(1, "config", "apply", toml(tmp_path, BAD), **topics.environment)
+    assert f"{len(BADLY)} mistakes" in said
+    assert all(mistake in said for mistake in BADLY)
+    assert lines("tail", "failover-config", "--from-beginning", "--to-end", **topics.environment) == []
+
+
+@pytest.mark.kafka
 def test_without_a_worker_apply_says_so_at_its_deadline(topics: Topics) -> None:
     said = fails(1, "config", "apply", EXAMPLES / "config.toml", "--timeout-s", "0.5", **topics.environment)
     assert "2 of 2 not applied" in said
     assert "eu-west-1 unanswered" in said
     assert len(lines("tail", "failover-config", "--from-beginning", "--to-end", **topics.environment)) == 2
-
-
-@pytest.fixture
-def worker(topics: Topics, tmp_path: Path) -> Iterator[Topics]:
-    """Topics that real stages work on."""
-    with running("worker", log_path=tmp_path / "worker.log", **topics.environment) as process:
-        yield topics
-        assert process.alive, process.log_tail()
 
 
 @pytest.mark.kafka
@@ -251,7 +290,7 @@ def test_apply_waits_for_what_a_real_worker_says(worker: Topics, tmp_path: Path)
     mine.write_text(succeeds("config", "get", "us-east-1", **env).replace("\ndwell_ms = 5000", "\ndwell_ms = 6000"))
     [answer] = apply(mine, code=1)
     assert answer["outcome"] == "rejected", "changed, and still says that it is version 1"
-    assert "version 1 is in force" in answer["reason"]
+    assert "version 1 by nobody named is in force" in answer["reason"]
 
     text = mine.read_text().replace("version = 1\nbased_on = 0", "version = 2\nbased_on = 1")
     mine.write_text(text)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import NewTopic
 
 import infra.doctor
 from infra.doctor import examine
+from infra.doctor_stores import registry as find_registry
+from infra.doctor_stores import stores
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import admin_client
 from infra.processes import free_ports
 from infra.redis import Store
-from schemas.config import ClientConfig, Kafka, Redis
+from schemas.config import ClientConfig, Kafka, Redis, Registry, SinkConfig
 from schemas.records import ReadinessCheck, ReadinessReport
 from schemas.topics import TOPICS, named
-from tests.infra.commands import proxima
+from tests.infra.commands import proxima, succeeds
 from tests.infra.conftest import Topics
+from tests.registry import RegistryServer
 
 
 def findings(bootstrap: str, prefix: str = "", redis_url: str | None = None) -> dict[str, Finding]:
@@ -93,6 +97,44 @@ def test_without_a_broker_the_rest_is_looked_at_all_the_same() -> None:
     assert "secret" not in found["redis"].found + found["redis"].do
     assert "java" in found
     assert "topics" not in found
+
+
+def test_stores_and_a_registry_that_are_configured_and_away_are_told_within_seconds(tmp_path: Path) -> None:
+    kafka, web, cql, dynamo = (f"127.0.0.1:{port}" for port in free_ports(4))
+    config = tmp_path / "sink.toml"
+    config.write_text(
+        f'[registry]\nurl = "http://{web}"\n[sink]\nname = "history"\n[cassandra]\nport = {cql.rpartition(":")[2]}\n'
+        f'[dynamodb]\nendpoint_url = "http://{dynamo}"\n'
+    )
+    began_s = time.monotonic()
+    secrets = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "hush", "PROXIMA_CASSANDRA__PASSWORD": "hush"}
+    done = proxima("doctor", "--bootstrap", kafka, "--config", config, "--json", **secrets)
+    took_s = time.monotonic() - began_s
+    found = {f["name"]: f for f in json.loads(done.stdout)}
+    assert done.returncode == 1
+    for name, at in (("registry", web), ("cassandra", cql), ("dynamodb", dynamo)):
+        assert found[name]["status"] == BROKEN, found[name]
+        assert at in found[name]["found"]
+        assert found[name]["do"]
+    assert "hush" not in done.stdout
+    assert took_s < 40, "ten of them are Kafka's"
+
+
+def test_stores_that_nobody_configured_are_not_looked_at() -> None:
+    assert not {"registry", "cassandra", "dynamodb"} & {f.name for f in stores(SinkConfig())}
+
+
+def test_a_registry_is_fine_if_it_has_the_schemas_or_may_be_given_them(registry: RegistryServer) -> None:
+    with_right, without = (Registry(url=registry.url, register_schemas=may) for may in (True, False))
+    lacking = find_registry(without)
+    if lacking.status == BROKEN:  # another test may have registered all
+        assert "topics register" in lacking.do
+        assert "what starts registers them" in find_registry(with_right).found
+    succeeds("topics", "register", PROXIMA_REGISTRY__URL=registry.url)
+    assert find_registry(without).status == OK
+    wrong = find_registry(Registry(url=registry.url.rpartition("/apis")[0]))
+    assert wrong.status == BROKEN
+    assert wrong.do
 
 
 def test_a_redis_that_nobody_asked_for_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

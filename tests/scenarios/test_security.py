@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +17,11 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from infra.kafka import acls
-from infra.kafka.reader import BEGINNING, TopicReader
 from infra.processes import ChildProcess, free_ports, wait_until
 from infra.stores.servers import DynamoDbServer
 from producers.gateway.tokens import new_token, write_tokens
 from producers.publisher import Publisher
-from schemas import connection
-from schemas.codec import decode, read
-from schemas.config import Kafka
+from schemas.codec import decode
 from schemas.errors import KafkaUnavailableError
 from schemas.records import (
     ActionResult,
@@ -33,14 +30,13 @@ from schemas.records import (
     NetworkGraphNode,
     ProbeBatch,
     ReadinessReport,
-    Record,
     RouteEvent,
 )
 from schemas.rights import RIGHTS
 from schemas.topics import TOPICS
 from tests.infra.commands import PROXIMA, environment, fails, running, succeeds
 from tests.producers.routes import wire
-from tests.secured import Secured, secured_cluster
+from tests.secured import Secured, coming_as, on_topic, secured_cluster
 from tests.sinks.actuators.acting import action
 
 pytestmark = pytest.mark.kafka
@@ -64,37 +60,6 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         assert "User:proxima-probe may WRITE topic probe-samples" in said.splitlines()
         assert "19 created" in succeeds("topics", "create", **found.environment("admin"))
         yield found
-
-
-@contextmanager
-def coming_as(secured: Secured, role: str) -> Iterator[str]:
-    """This process as a role's user; the address."""
-    connection.use(
-        Kafka(
-            bootstrap=secured.bootstrap,
-            security_protocol="SASL_SSL",
-            username=f"proxima-{role}",
-            password_file=secured.password_file(role),
-            ca_file=secured.guard.ca_pem,
-        )
-    )
-    try:
-        yield secured.bootstrap
-    finally:
-        connection.use(Kafka())
-
-
-def on_topic(secured: Secured, topic: str, cls: type[Record]) -> list[Any]:
-    """Records of a kind on a topic, as an operator reads them."""
-    found = []
-    with coming_as(secured, "operator") as bootstrap, TopicReader(bootstrap, {topic: BEGINNING}) as reader:
-        while not reader.at_end:
-            raw = reader.poll(1)
-            if raw is not None and raw.value is not None:
-                record = read(raw.value, *TOPICS[topic].records)
-                if isinstance(record, cls):
-                    found.append(record)
-    return found
 
 
 class Roles:

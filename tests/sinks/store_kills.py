@@ -96,8 +96,10 @@ def check(store: StoreTarget, pipeline: Pipeline, records: list[Any], versions: 
     with store.reader(pipeline.prefix) as reader:
         for number, primary in enumerate(PRIMARIES):
             of_this = records[number::5]
-            count = sum(1 for _ in reader.metrics(primary, AT_MS, until_ms))
-            assert count == len(of_this) * len(TARGETS), f"{primary} has {count} rows"
+            there = {(m.decided_at_ms, m.target_region) for m in reader.metrics(primary, AT_MS, until_ms)}
+            missing = [(r.decided_at_ms, target) for r in of_this for target in TARGETS
+                       if (r.decided_at_ms, target) not in there]  # fmt: skip
+            assert not missing, f"{primary} lacks {len(missing)} rows, from {missing[0]} to {missing[-1]}"
             found = reader.metrics(primary, AT_MS, until_ms)
             for record in of_this:
                 for target, path in sorted(record.paths().items()):
@@ -114,11 +116,18 @@ def check(store: StoreTarget, pipeline: Pipeline, records: list[Any], versions: 
 def publish(pipeline: Pipeline, topic: str, values: Iterable[Record | bytes], key: str | None = None) -> None:
     producer = Producer({"bootstrap.servers": pipeline.bootstrap, "partitioner": "murmur2_random", "linger.ms": 2,
                          "enable.idempotence": True, "queue.buffering.max.messages": 1_000_000})  # fmt: skip
+    refused: list[str] = []
+
+    def told(error: Any, _message: Any) -> None:  # what is not delivered is not left over either
+        if error is not None:
+            refused.append(error.str())
+
     for value in values:
         primary = key if key is not None else value.primary_region  # type: ignore[union-attr]
         encoded = value if isinstance(value, bytes) else encode(value)
-        producer.produce(named(pipeline.prefix, topic), key=primary, value=encoded)
+        producer.produce(named(pipeline.prefix, topic), key=primary, value=encoded, on_delivery=told)
     assert producer.flush(60) == 0
+    assert not refused, refused[:3]
 
 
 def done(pipeline: Pipeline) -> int:

@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from infra.processes import wait_until
 from infra.stores.cassandra import CassandraStore
 from infra.stores.dynamodb import DynamoDbStore
 from infra.stores.reading import Store
-from infra.stores.servers import CassandraServer, DynamoDbServer
+from infra.stores.servers import SUPERUSER, CassandraServer, DynamoDbServer
 from schemas.codec import decode
+from schemas.errors import StoreUnavailableError
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeights
 from schemas.stores import Cassandra, DynamoDb
-from sinks.cassandra import CassandraSink, Connection
+from sinks.cassandra import CassandraSink
+from sinks.cassandra_connection import Connection, reaching
 from sinks.dynamodb import DynamoDbSink
 from sinks.dynamodb_tables import CONFIGURATIONS, LATEST, PATH_METRICS, RANKINGS, Tables
 from sinks.kept import METRICS
@@ -24,6 +27,33 @@ from tests.sinks.rankings import PRIMARIES
 YEARS_S = 7300 * 86_400  # the tests' records are of 2023
 AT_MS = 1_700_000_000_000
 TARGETS = ("eu-central-1", "us-west-2", "ap-east-1", "ca-central-1")
+
+
+ROLE, PASSWORD = "proxima_tests", "only for tests"
+
+
+def make_role(server: CassandraServer) -> None:
+    """For the tests' clients, on a node that asks who comes; with the rights that docs/stores.md names, and no more."""
+    as_superuser(server, f"CREATE ROLE {ROLE} WITH LOGIN = true AND PASSWORD = '{PASSWORD}'")
+    as_superuser(server, f"GRANT CREATE ON ALL KEYSPACES TO {ROLE}")  # what it has made is its own
+
+
+def as_superuser(server: CassandraServer, cql: str) -> None:
+    settings = Cassandra(port=server.port, username=SUPERUSER, password=SUPERUSER)
+    connection = wait_until(lambda: _connected(settings), 30, "Cassandra's first role")
+    assert connection is not None
+    try:
+        connection.session.execute(cql)
+    finally:
+        connection.close()
+
+
+def _connected(settings: Cassandra) -> Connection | None:
+    try:
+        with reaching(settings):
+            return Connection(settings, version=None)
+    except StoreUnavailableError:
+        return None
 
 
 class StoreTarget(Protocol):
@@ -55,7 +85,7 @@ class CassandraTarget:
         self.server = server
         self.settings = Cassandra(
             port=server.port, keyspace=keyspace or f"test_{uuid.uuid4().hex[:12]}", replication={"datacenter1": 1},
-            metrics_ttl_s=YEARS_S, rankings_ttl_s=YEARS_S, timeout_ms=10_000,
+            metrics_ttl_s=YEARS_S, rankings_ttl_s=YEARS_S, timeout_ms=10_000, username=ROLE, password=PASSWORD,
         )  # fmt: skip
 
     def open(self) -> CassandraSink:
@@ -66,8 +96,11 @@ class CassandraTarget:
 
     def config(self, folder: Path, extra: str = "") -> Path:
         path = folder / "cassandra.toml"
+        secret = folder / "cassandra-password"
+        secret.write_text(f"{PASSWORD}\n")
         path.write_text(
             f'{extra}\n[cassandra]\nport = {self.server.port}\nkeyspace = "{self.settings.keyspace}"\n'
+            f'username = "{ROLE}"\npassword_file = "{secret}"\n'
             f"replication = {{datacenter1 = 1}}\nmetrics_ttl_s = {YEARS_S}\nrankings_ttl_s = {YEARS_S}\n"
         )
         return path

@@ -7,14 +7,30 @@ from pathlib import Path
 
 import pytest
 
+from infra import doctor_stores as doctor
+from infra.findings import BROKEN, WARNING
+from infra.processes import wait_until
 from infra.stores.cassandra import CassandraStore
 from infra.stores.servers import CassandraServer
 from schemas.errors import ConfigError, StoreUnavailableError
 from schemas.stores import Cassandra
+from sinks.cassandra import CassandraSink
+from tests.infra.commands import fails
 from tests.sinks.conftest import Pipeline
 from tests.sinks.every_store import EveryStore
+from tests.sinks.rankings import ranking
+from tests.sinks.rollback import rolled_back_to_any_version
 from tests.sinks.store_kills import exactly_once_through_kills
-from tests.sinks.store_targets import AT_MS, CassandraTarget, meta, weights
+from tests.sinks.store_targets import (
+    AT_MS,
+    PASSWORD,
+    TARGETS,
+    CassandraTarget,
+    as_superuser,
+    configuration,
+    meta,
+    weights,
+)
 
 soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
 
@@ -79,6 +95,84 @@ def test_the_password_is_in_no_message_and_comes_from_its_file(store: CassandraT
     assert "hush" not in str(raised.value)
     with pytest.raises(ConfigError, match="password_file"):
         settings.model_copy(update={"password_file": tmp_path / "missing"}).secret()
+
+
+def test_a_wrong_password_is_one_clear_line_and_the_right_one_is_taken_up_without_a_restart(
+    store: CassandraTarget, tmp_path: Path
+) -> None:
+    config = store.config(tmp_path)
+    secret = tmp_path / "cassandra-password"
+    secret.write_text("guessed")
+    said = fails(1, "history", "eu-west-1", "--config", config)
+    assert (
+        "Cassandra lets 'proxima_tests' not in: Provided username proxima_tests and/or password are incorrect" in said
+    )
+    assert "password_file" in said
+    assert "guessed" not in said
+    assert len(said.splitlines()) <= 2, said
+    nobody = store.settings.model_copy(update={"username": ""})
+    with CassandraStore(nobody) as reader, pytest.raises(StoreUnavailableError, match="lets nobody in without a name"):
+        reader.latest("nobody")
+    sink = CassandraSink(store.settings.model_copy(update={"password_file": secret}))
+    sink.add(weights("rotated", 0), meta("path-weights", 0))
+    with pytest.raises(StoreUnavailableError, match="lets 'proxima_tests' not in"):
+        sink.flush()
+    secret.write_text(PASSWORD)
+    sink.flush()
+    sink.close()
+    with store.reader() as reader:
+        assert len(list(reader.metrics("rotated", AT_MS, AT_MS + 1))) == len(TARGETS)
+
+
+def test_the_doctor_tells_what_a_cluster_lacks(store: CassandraTarget) -> None:
+    found = doctor.cassandra(store.settings)
+    assert (found.status, found.do.partition(";")[0]) == (WARNING, "fine for a test")
+    assert "1 replica in datacenter1" in found.found
+    for changed, said, do in (
+        ({"password": "guessed"}, "lets 'proxima_tests' not in", "password_file"),
+        ({"keyspace": "nobody"}, "nobody", "stores migrate"),
+        ({"password_file": Path("/nonexistent")}, "password_file", "a file that can be read"),
+    ):
+        found = doctor.cassandra(store.settings.model_copy(update=changed))
+        assert found.status == BROKEN
+        assert said in found.found
+        assert do in found.do
+
+
+def test_to_write_and_read_a_role_needs_modify_and_select_and_is_told_what_it_lacks(store: CassandraTarget) -> None:
+    writer, keyspace = "a_writer", store.settings.keyspace
+    as_superuser(store.server, f"CREATE ROLE {writer} WITH LOGIN = true AND PASSWORD = '{PASSWORD}'")
+    as_superuser(store.server, f"GRANT SELECT ON KEYSPACE {keyspace} TO {writer}")
+    settings = store.settings.model_copy(update={"username": writer})
+    sink = CassandraSink(settings)
+    sink.add(weights("granted", 0), meta("path-weights", 0))
+    sink.add(ranking("granted", 1), meta("failover-rankings", 0))
+    sink.add(configuration(1, primary_region="granted"), meta("failover-config", 0))
+    with pytest.raises(StoreUnavailableError, match=f"{writer} has no MODIFY permission") as raised:
+        sink.flush()
+    assert "docs/stores.md" in raised.value.do
+    as_superuser(store.server, f"GRANT MODIFY ON KEYSPACE {keyspace} TO {writer}")
+
+    def is_written() -> bool:
+        try:
+            sink.flush()
+        except StoreUnavailableError:
+            return False
+        return True
+
+    wait_until(is_written, 30, "the node's cache of permissions to expire")  # two seconds
+    sink.close()
+    with CassandraStore(settings) as reader:
+        assert len(list(reader.metrics("granted", AT_MS, AT_MS + 1))) == len(TARGETS)
+        assert reader.latest("granted") == ranking("granted", 1)
+        assert [v.configuration.version for v in reader.configurations("granted")] == [1]
+
+
+@pytest.mark.kafka
+def test_a_configuration_is_rolled_back_to_any_version_that_was_in_force(
+    new_store: CassandraTarget, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    rolled_back_to_any_version(new_store, pipeline, tmp_path)
 
 
 @pytest.mark.kafka

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from infra.processes import wait_until
+from infra import doctor_stores as doctor
+from infra.findings import BROKEN, OK
 from infra.stores.servers import DynamoDbServer
-from schemas.records import FailoverConfiguration
-from tests.infra.commands import fails, lines, running, succeeds
 from tests.sinks.conftest import Pipeline
 from tests.sinks.every_store import EveryStore
+from tests.sinks.rollback import rolled_back_to_any_version
 from tests.sinks.store_kills import exactly_once_through_kills
 from tests.sinks.store_targets import DynamoDbTarget
 
-EXAMPLES = Path(__file__).parents[2] / "infra" / "examples"
 soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
 
 
@@ -52,6 +50,14 @@ class TestDynamoDb(EveryStore):
     pass
 
 
+def test_the_doctor_tells_whether_the_tables_are_there(new_store: DynamoDbTarget, store: DynamoDbTarget) -> None:
+    found = doctor.dynamodb(store.settings, "")
+    assert found.status == OK, found
+    found = doctor.dynamodb(new_store.settings, "")
+    assert found.status == BROKEN
+    assert "stores migrate" in found.do
+
+
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("rows", "away_s"),
@@ -67,36 +73,4 @@ def test_sink_killed_twice_and_store_once_everything_is_there_exactly_once(
 def test_a_configuration_is_rolled_back_to_any_version_that_was_in_force(
     new_store: DynamoDbTarget, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    env = {"PROXIMA_KAFKA__BOOTSTRAP": pipeline.bootstrap, "PROXIMA_KAFKA__TOPIC_PREFIX": pipeline.prefix}
-    config = ("--config", new_store.config(tmp_path))
-    succeeds("stores", "migrate", *config, **env)
-    reader = new_store.reader(pipeline.prefix)
-
-    def versions(count: int) -> list[FailoverConfiguration]:
-        wait_until(lambda: len(reader.configurations("us-east-1")) == count, 30, f"{count} versions")
-        return [v.configuration for v in reader.configurations("us-east-1")]
-
-    with (
-        running("worker", log_path=tmp_path / "worker.log", **env),
-        running("sink", "dynamodb", *config, log_path=tmp_path / "sink.log", **env),
-    ):
-        for file in ("regions.toml", "config.toml"):
-            succeeds("config", "apply", EXAMPLES / file, **env)
-        mine = tmp_path / "mine.toml"
-        text = succeeds("config", "get", "us-east-1", **env).replace("\ndwell_ms = 5000", "\ndwell_ms = 6000")
-        mine.write_text(text.replace("version = 1\n", "version = 2\n").replace("based_on = 0\n", "based_on = 1\n"))
-        succeeds("config", "apply", mine, **env)
-        first, second = versions(2)
-        assert (first.policy.dwell_ms, second.policy.dwell_ms) == (5000, 6000)
-        assert "there is 1, 2" in fails(1, "config", "rollback", "us-east-1", "--to", "9", *config, **env)
-        answer = json.loads(
-            succeeds("config", "rollback", "us-east-1", "--to", "1", "--author", "me", "--json", *config, **env)
-        )
-        assert [(a["version"], a["outcome"]) for a in answer] == [(3, "accepted")]
-        third = versions(3)[-1]
-        assert (third.based_on, third.author, third.policy) == (2, "me", first.policy)
-        assert third.potential_failover_regions == first.potential_failover_regions
-        shown = lines("config", "history", "us-east-1", "--json", *config, **env)
-        assert [v["configuration"]["version"] for v in shown] == [1, 2, 3]
-        assert "version 3  by me" in succeeds("config", "history", "us-east-1", *config, **env).splitlines()[-1]
-    reader.close()
+    rolled_back_to_any_version(new_store, pipeline, tmp_path)

@@ -179,8 +179,14 @@ class Pipeline:
     def committed(self, stage: str, topic: str) -> dict[int, int]:
         """Next offset of each partition by the stage's commits; 0 where there is none."""
         places = [TopicPartition(self.prefix + topic, p) for p in range(PARTITIONS)]
-        found = self._consumer(f"{self.prefix}proxima-{stage}").committed(places, timeout=30)
-        return {tp.partition: max(0, tp.offset) for tp in found}
+        consumer, deadline_s = self._consumer(f"{self.prefix}proxima-{stage}"), time.monotonic() + 30
+        while True:
+            try:
+                return {tp.partition: max(0, tp.offset) for tp in consumer.committed(places, timeout=30)}
+            except KafkaException:  # a broker that has just come back coordinates nothing for a moment
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.1)
 
     def ends(self, topic: str) -> dict[int, int]:
         """Next offset that each partition of a topic will give."""

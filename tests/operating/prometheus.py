@@ -51,8 +51,8 @@ def _fails(command: list[str], folder: Path) -> bool:
 class Prometheus:
     """One that runs, and scrapes every second."""
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=10, trust_env=False)
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
 
     def query(self, expression: str) -> list[Any]:
         """An instant query's series; raises AssertionError with what Prometheus says of one that it cannot read."""
@@ -87,8 +87,11 @@ def scraping(tools: Path, folder: Path, targets: Mapping[str, int], rules: Path)
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
-    with ChildProcess.start(command, name="prometheus", log_path=folder / "prometheus.log") as child:
-        found = Prometheus(f"http://127.0.0.1:{port}")
+    with (
+        ChildProcess.start(command, name="prometheus", log_path=folder / "prometheus.log") as child,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client,
+    ):
+        found = Prometheus(client)
 
         def answers() -> bool:
             try:

@@ -6,11 +6,10 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-
-import httpx
 
 from infra.processes import ChildProcess, free_ports, stop_all, wait_until
 from schemas.codec import encode
@@ -21,7 +20,6 @@ from tests.sinks.receiver import Receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of nobody
 PRIMARY = "eu-west-1"
-_CLIENT = httpx.Client(timeout=10, trust_env=False)
 
 _PROBE = """
 [probe]
@@ -90,11 +88,13 @@ class Roles:
 
 def get(port: int, path: str) -> tuple[int, str]:
     """Status and body; status 0: nobody answers."""
-    try:
-        answer = _CLIENT.get(f"http://127.0.0.1:{port}{path}")
-    except httpx.TransportError as error:
-        return 0, str(error)
-    return answer.status_code, answer.text
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, HTTPException) as error:
+            return 0, str(error)
 
 
 def reasons(port: int, path: str = "/readyz") -> list[str]:

@@ -186,6 +186,6 @@ def test_every_role_says_its_log_in_json_lines_without_secrets(at_work: Roles) -
         text = path.read_text()
         assert SECRET not in text
     roles = {line["role"] for lines in said.values() for line in lines}
-    assert roles >= {"worker", "probe", "readiness", "routes", "respond", "gateway", "sink actuators"}
+    assert roles >= {"worker", "readiness", "routes", "respond", "gateway", "sink actuators"}
     assert {line["role"] for line in said["worker"]} >= {"worker", "decide", "intake"}, "stages share its log"
     assert [line for line in said["worker"] if line["logger"].startswith(("faust", "aiokafka"))]

@@ -67,6 +67,7 @@ def test_an_agent_without_kafka_lives_and_is_not_ready_and_a_stage_without_it_sa
         assert get(port, "/healthz")[0] == 200
         assert get(port, "/readyz")[0] == 503
         child.kill()
+    assert {json.loads(line)["role"] for line in (tmp_path / "probe.log").read_text().splitlines()} == {"probe"}
     with start(["worker", "--stages", "intake"], "intake", tmp_path, **environment) as stage:
         assert wait_until(lambda: stage.returncode, 60, "it to give up") == 1
     lines = [json.loads(line) for line in (tmp_path / "intake.log").read_text().splitlines()]

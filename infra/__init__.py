@@ -10,7 +10,7 @@
     redis.py           a Redis server, ours or an existing one
     worker.py          the supervisor of the stages
     configuration.py   regions, configurations and policies from files; apply.py puts them on the cluster
-    directives.py      operators' directives; asking.py sends both and hears the answers
+    directives.py      operators' directives; asking.py sends both and hears the answers, audit.py says who sent what
     times.py           durations and moments as people type and read them
     history.py         where in the journal a moment is, and the checkpoint to fold from; shadow.py, another policy
                        beside the one in force
@@ -21,7 +21,7 @@
     scorecards.py, network_words.py, remedy_words.py   a model's record, a verdict, a remedy, in words
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, doctor_actuators.py
-                       actuators; findings.py is an answer
+                       actuators, doctor_security.py how we come to Kafka; findings.py is an answer
     plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors;
                        rankings.py, rankings for the gateway
     actuators.py       the actuators of a file, put together

@@ -7,6 +7,9 @@ where the answers will come, send, and wait for them up to a deadline.
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from confluent_kafka import Producer
 
 from infra.configuration import in_force
 from infra.kafka.reader import BEGINNING, NOW, RawRecord, TopicReader
+from schemas import connection
 from schemas.codec import decode, encode, read
 from schemas.connection import client_settings
 from schemas.errors import CodecError, DeliveryError, ProximaError
@@ -33,6 +37,7 @@ from schemas.wire import framed
 
 DELIVERY_TIMEOUT_S: Final = 10.0
 TOPIC: Final = "failover-config"
+SENT_BY: Final = "sent-by"  # the header that says which user's program sent a record
 _POLL_S: Final = 0.1
 Asked = FailoverConfiguration | RegionCatalog | OperatorDirective
 
@@ -83,7 +88,7 @@ def known(bootstrap: str, prefix: str = "", *, deadline_s: float = 30.0) -> Know
     catalogue: RegionCatalog | None = None
     directives: dict[str, OperatorDirective] = {}
     # A key's records share a partition; written with another partitioner (by hand) they need not.
-    for raw in sorted(_all(bootstrap, named(prefix, TOPIC), deadline_s), key=_by_time):
+    for raw in everything(bootstrap, prefix, deadline_s=deadline_s):
         try:
             record = read(raw.value or b"", FailoverConfiguration, RegionCatalog, OperatorDirective)
         except CodecError:
@@ -174,6 +179,7 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
             topic,
             key=key,
             value=framed(encode(record)),
+            headers=[(SENT_BY, sender().encode())],
             on_delivery=lambda e, m, number=number: on_delivery(number, e, m),
         )
     producer.flush(DELIVERY_TIMEOUT_S)
@@ -184,6 +190,20 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
             do="look with `proxima config get` what was applied",
         )
     return [places[number] for number in range(len(records))]
+
+
+def everything(bootstrap: str, prefix: str = "", *, deadline_s: float = 30.0) -> list[RawRecord]:
+    """The whole topic, in the order of its append times; raises as a reader does, or when it takes too long."""
+    return sorted(_all(bootstrap, named(prefix, TOPIC), deadline_s), key=_by_time)
+
+
+def sender() -> str:
+    """Who this program's user is, as far as it can tell: the name on Kafka, on this machine, and the machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{connection.in_use().username or 'nobody'}, {user} on {socket.gethostname()}"
 
 
 def _all(bootstrap: str, topic: str, deadline_s: float) -> Iterator[RawRecord]:

@@ -19,10 +19,11 @@ from typing import Any, Final
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
+from infra.doctor_security import identity, rights
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, sinks
-from schemas.config import ClientConfig, Intake
+from schemas.config import ClientConfig, Intake, Redis
 from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
 
@@ -36,9 +37,11 @@ _TIMEOUT_S: Final = 10.0
 def examine(config: ClientConfig) -> Iterator[Finding]:
     """Everything, one after the other, as it is found."""
     kafka = config.kafka
+    yield identity(kafka)
     reached = _broker(kafka.bootstrap)
     yield reached
     if reached.status == OK:
+        yield rights(kafka)
         states = describe_topics(kafka.bootstrap, prefix=kafka.topic_prefix)
         yield _topics(states)
         if any(state.exists for state in states):
@@ -48,7 +51,7 @@ def examine(config: ClientConfig) -> Iterator[Finding]:
         if all(state.exists for state in states):
             yield from _remedies(kafka.bootstrap, kafka.topic_prefix)
     yield _sockets()
-    yield _redis(config.redis.url, wanted="redis" in config.model_fields_set)
+    yield _redis(config.redis, wanted="redis" in config.model_fields_set)
     yield _java()
 
 
@@ -173,12 +176,14 @@ def _opens(kind: int) -> bool:
     return True
 
 
-def _redis(url: str, *, wanted: bool) -> Finding:
+def _redis(settings: Redis, *, wanted: bool) -> Finding:
     import redis  # noqa: PLC0415 - half of the time that this module takes to load
 
-    where = url.partition("://")[2].rpartition("@")[2]
+    where = settings.url.partition("://")[2].rpartition("@")[2]
     try:
-        with redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+        with redis.Redis.from_url(
+            settings.url, socket_timeout=2, socket_connect_timeout=2, **settings.options()
+        ) as client:
             facts = client.info()
     except redis.RedisError as error:
         do = "start it, or give its address in [redis] or PROXIMA_REDIS__URL; the redis sink alone needs it"

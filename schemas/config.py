@@ -9,8 +9,9 @@ have are another role's. Secrets come from the environment or a file (`*_file`),
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -24,6 +25,7 @@ from schemas.validate import AGENT_ID, REGION_ID
 from schemas.webhook import Webhook
 
 _PREFIX = "PROXIMA_"
+_PASSWORD_IN_URL = re.compile(r"[a-z+]+://[^/?#@]*:[^/?#@]+@")
 Role = TypeVar("Role", bound="RoleConfig")
 
 
@@ -280,7 +282,21 @@ class Redis(Section):
     """`[redis]`: where the latest ranking is served from."""
 
     url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://")
+    password_file: Path | None = Field(None, description="one line; or in an address that the environment gives")
+    ca_file: Path | None = Field(None, description="who signed a rediss:// server's certificate (PEM)")
     retry_ms_max: int = Field(2000, ge=10, description="longest pause before the next try while it is down")
+
+    def options(self) -> dict[str, Any]:
+        """For redis-py, beside the address; raises ConfigError: a file cannot be read."""
+        found: dict[str, Any] = {}
+        if self.password_file is not None:
+            try:
+                found["password"] = self.password_file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError([f"redis.password_file: {error}"]) from None
+        if self.ca_file is not None and self.url.startswith("rediss:"):
+            found["ssl_ca_certs"] = str(self.ca_file)
+        return found
 
 
 class JsonLines(Section):
@@ -330,10 +346,7 @@ def load(role: type[Role], path: Path | None = None, environment: Mapping[str, s
     """
     where = str(path) if path is not None else "environment"
     merged = _read(path) if path is not None else {}
-    shown = [f"{section}.password: a configuration file is for many eyes; name a password_file, or set "
-             f"{_PREFIX}{section.upper()}__PASSWORD"
-             for section, table in merged.items() if isinstance(table, dict) and "password" in table]  # fmt: skip
-    if shown:
+    if shown := list(_secrets(merged)):
         raise ConfigError(shown, where=where)
     _override(merged, role, os.environ if environment is None else environment)
     try:
@@ -352,6 +365,20 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([str(error)], where=str(path)) from None
+
+
+def _secrets(table: Mapping[str, Any], under: str = "") -> Iterator[str]:
+    """What a file should not hold, each in words that do not repeat it: configuration is for many eyes."""
+    for key, value in table.items():
+        place = f"{under}{key}"
+        variable = _PREFIX + place.replace(".", "__").upper()
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                yield from _secrets(item, f"{place}.")
+            elif key == "password":
+                yield f"{place}: not in a configuration file: name a password_file, or set {variable}"
+            elif isinstance(item, str) and _PASSWORD_IN_URL.match(item):
+                yield f"{place}: no password in an address: name a password_file, or set {variable}"
 
 
 def _override(merged: dict[str, Any], role: type[RoleConfig], environment: Mapping[str, str]) -> None:

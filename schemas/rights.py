@@ -48,6 +48,16 @@ class Grant(NamedTuple):
     operation: str
     is_prefix: bool = False
 
+    def touches(self, topic: str) -> bool:
+        """Whether it is about this topic, among others maybe."""
+        if self.kind != "TOPIC":
+            return False
+        return topic.startswith(self.name) if self.is_prefix else self.name in (topic, "*")
+
+
+# Whoever writes these decides where traffic goes.
+DECISIVE: Final = ("failover-config", "observations", "engine-snapshots", "failover-rankings", "path-actions")
+
 
 def _sink(does: str, *reads: str) -> Rights:
     return Rights(does, reads, ("dead-letters",), ("proxima-sink-",))

@@ -76,10 +76,17 @@ class RedisSink(Sink):
 
     topics = ("failover-rankings",)
 
-    def __init__(self, url: str, topic_ids: Mapping[str, str], *, prefix: str = "") -> None:
+    def __init__(
+        self, url: str, topic_ids: Mapping[str, str], *, prefix: str = "", options: Mapping[str, Any] | None = None
+    ) -> None:
+        """`options`: what redis-py is to know beside the address (password, certificates)."""
         # The runner tries again, with its own pauses: a client that does so too would only hide how long.
         self._redis = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            **(options or {}),
         )
         self._where = _without_password(url)
         self._ids = topic_ids

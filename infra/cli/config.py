@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, client_config, say, say_json
+from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, client_config, moment, say, say_json
 from infra.cli.stores import StoreConfig, StoreName, settings_of
 from schemas.errors import ProximaError
 
@@ -36,6 +36,7 @@ Example:
     config.command()(get)
     config.command()(check)
     config.command()(history)
+    config.command()(audit)
     config.command()(rollback)
     app.add_typer(config, name="config")
 
@@ -180,6 +181,50 @@ def history(
         else:
             candidates = ", ".join(c.potential_failover_regions)
             say(f"{clock(v.applied_at_ms)}  version {c.version}  by {c.author or 'nobody named'}: {candidates}")
+
+
+def audit(
+    about: Annotated[
+        str | None,
+        typer.Argument(metavar="[ABOUT]", help="A primary, `regions`, or a directive's id.", show_default=False),
+    ] = None,
+    *,
+    begin: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="ISO 8601, Unix ms, or -2h.", show_default=False)
+    ] = None,
+    prefix: Prefix = None,
+    bootstrap: Bootstrap = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print everything that was ever asked of the decisions, by whom, and what became of it.
+
+    From the topic itself: also what was rejected, and what could not be read. Times are the brokers'. An author and a
+    sender are what a record and its program say; docs/security.md tells how to have the brokers' word for it.
+
+    \b
+    Examples:
+      proxima config audit
+      proxima config audit eu-west-1 --from -7d --json
+    """
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from infra.asking import everything  # noqa: PLC0415
+    from infra.audit import entries  # noqa: PLC0415
+    from infra.times import clock  # noqa: PLC0415
+    from infra.words import clean  # noqa: PLC0415
+
+    since_ms = moment(begin, "--from") or 0
+    kafka = client_config(bootstrap, config, prefix).kafka
+    for each in entries(everything(kafka.bootstrap, kafka.topic_prefix)):
+        if each.appended_at_ms < since_ms or about not in (None, each.about):
+            continue
+        if as_json:
+            say_json(asdict(each))
+            continue
+        by = " / ".join(said for said in (each.author, each.sent_by) if said) or "nobody named"
+        where = f"{each.partition}@{each.offset}"
+        say(clean(f"{clock(each.appended_at_ms)}  {where}  {each.about}  {each.outcome}  by {by}: {each.what}"))
 
 
 def rollback(

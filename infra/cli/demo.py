@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from infra.cli._options import in_use
+
 
 def register(app: typer.Typer) -> None:
     app.command()(demo)
@@ -31,6 +33,12 @@ def demo(
       proxima demo
       proxima demo --seconds 60 --json
     """
-    from infra.demo import demo as run_demo  # noqa: PLC0415
+    import os  # noqa: PLC0415
 
+    from infra.demo import demo as run_demo  # noqa: PLC0415
+    from infra.kafka.cluster import BOOTSTRAP_VARIABLE  # noqa: PLC0415
+    from schemas.config import ClientConfig, load  # noqa: PLC0415
+
+    if os.environ.get(BOOTSTRAP_VARIABLE):  # somebody's, who may ask who comes
+        in_use(load(ClientConfig))
     run_demo(seconds, as_json=as_json)

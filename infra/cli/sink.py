@@ -110,7 +110,8 @@ def _redis(settings: SinkConfig) -> Sink:
 
     prefix = settings.kafka.topic_prefix
     topics = [named(prefix, topic) for topic in RedisSink.topics]
-    return RedisSink(settings.redis.url, topic_ids(settings.kafka.bootstrap, topics), prefix=prefix)
+    ids = topic_ids(settings.kafka.bootstrap, topics)
+    return RedisSink(settings.redis.url, ids, prefix=prefix, options=settings.redis.options())
 
 
 def _webhook(config: Path | None) -> Several:

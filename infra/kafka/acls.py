@@ -29,6 +29,7 @@ from schemas.topics import TOPICS, named
 _RESOURCES: Final = {"TOPIC": ResourceType.TOPIC, "GROUP": ResourceType.GROUP, "CLUSTER": ResourceType.BROKER}
 _NOT_YOURS: Final = "access lists cannot be had: no right to DESCRIBE the cluster"
 _COME: Final = "come as somebody with the role `admin`; and does the cluster have an authorizer?"
+_CHANGES: Final = ("WRITE", "ALL", "ALTER", "ALTER_CONFIGS", "DELETE")
 _FLAGS: Final = {"TOPIC": "--topic", "GROUP": "--group"}
 
 
@@ -74,23 +75,27 @@ def apply(bootstrap: str, allowed: Iterable[Allowed]) -> None:
 
 def missing(bootstrap: str, allowed: Iterable[Allowed]) -> list[Allowed]:
     """What of it the cluster does not allow. Raises KafkaUnavailableError."""
-    there = _there(bootstrap)
+    there = granted(bootstrap)
     return [each for each in allowed if each not in there]
 
 
 def strangers(bootstrap: str, allowed: Iterable[Allowed], prefix: str = "") -> list[Allowed]:
-    """Who else may write one of our topics, or read what is internal, by grants that are not of the table."""
+    """Who else may write or change one of our topics, by grants that are not of the table."""
     known, ours = set(allowed), {named(prefix, name) for name in TOPICS}
     found = []
-    for each in _there(bootstrap) - known:
-        kind, name, operation, is_prefix = each.grant
-        touches = any(t.startswith(name) for t in ours) if is_prefix else name in ours or name == "*"
-        if kind == "TOPIC" and touches and operation in ("WRITE", "ALL", "ALTER", "ALTER_CONFIGS", "DELETE"):
+    for each in granted(bootstrap) - known:
+        if each.grant.operation in _CHANGES and any(each.grant.touches(topic) for topic in ours):
             found.append(each)
     return sorted(found)
 
 
-def _there(bootstrap: str) -> set[Allowed]:
+def writers(allowed: Iterable[Allowed], topic: str) -> set[str]:
+    """Principals that may write the topic."""
+    return {a.principal for a in allowed if a.grant.operation in ("WRITE", "ALL") and a.grant.touches(topic)}
+
+
+def granted(bootstrap: str) -> set[Allowed]:
+    """All that the cluster allows anybody. Raises KafkaUnavailableError: it is not for us to see."""
     admin: AdminClient = admin_client(bootstrap)
     metadata(admin, bootstrap)
     every = AclBindingFilter(

@@ -33,6 +33,7 @@ class RawRecord:
     appended_at_ms: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class TopicReader:
@@ -91,7 +92,8 @@ class TopicReader:
         value = message.value()
         if value is not None:
             value = unframed(value)
-        return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), value)
+        headers = tuple(message.headers() or ())
+        return RawRecord(*place, message.offset(), message.timestamp()[1], message.key(), value, headers)
 
     def close(self) -> None:
         self._consumer.close()

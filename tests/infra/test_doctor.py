@@ -31,8 +31,8 @@ def findings(bootstrap: str, prefix: str = "", redis_url: str | None = None) -> 
 def test_on_a_healthy_pipeline_nothing_is_broken(topics: Topics, redis_server: Store) -> None:
     found = findings(topics.bootstrap, topics.prefix, redis_server.url)
     assert list(found) == [
-        "kafka", "topics", "append time", "readiness", "sinks", "clock", "actuators", "remedies", "icmp sockets",
-        "redis", "java",
+        "identity", "kafka", "rights", "topics", "append time", "readiness", "sinks", "clock", "actuators", "remedies",
+        "icmp sockets", "redis", "java",
     ]  # fmt: skip
     assert all(f.status != BROKEN for f in found.values()), found
     for name in ("kafka", "append time", "redis"):
@@ -97,8 +97,8 @@ def test_without_a_broker_the_rest_is_looked_at_all_the_same() -> None:
 
 def test_a_redis_that_nobody_asked_for_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
-    assert infra.doctor._redis(nobody, wanted=False).status == WARNING
-    assert infra.doctor._redis(nobody, wanted=True).status == BROKEN
+    assert infra.doctor._redis(Redis(url=nobody), wanted=False).status == WARNING
+    assert infra.doctor._redis(Redis(url=nobody), wanted=True).status == BROKEN
 
 
 def test_java_that_is_missing_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

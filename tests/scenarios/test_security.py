@@ -175,7 +175,9 @@ def test_every_role_works_as_a_user_of_its_own(
         assert served.json()["primary_region"] == PRIMARY
         assert "is its target" in succeeds("explain", PRIMARY, **secured.environment("operator")) or served.is_success
         doctor = succeeds("doctor", "--json", **secured.environment("admin"))
-        assert {f["name"]: f["status"] for f in json.loads(doctor)}["sinks"] == "ok"
+        said_of = {f["name"]: f for f in json.loads(doctor)}
+        assert said_of["sinks"]["status"] == said_of["identity"]["status"] == said_of["rights"]["status"] == "ok"
+        assert "failover-config is written by User:proxima-operator;" in said_of["rights"]["found"]
         assert all(child.alive for child in roles.children)
         for child in roles.children:
             assert child.log_path is not None
@@ -387,6 +389,15 @@ def test_a_sink_without_its_rights_says_so(secured: Secured, tmp_path: Path) -> 
     assert "grant READ on the sink's topics and on its group" in fails(1, "sink", "jsonlines", **variables)
 
 
+def test_the_brokers_log_says_who_was_refused(secured: Secured) -> None:
+    producer = Producer(secured.client("injector") | {"message.timeout.ms": "20000"})
+    producer.produce("failover-config", key=b"eu", value=b"{}")
+    assert producer.flush(30) == 0
+    log = secured.folder / "kafka-1.log"
+    said = "Principal = User:proxima-injector is Denied"
+    wait_until(lambda: said in log.read_text(), 20, "the authorizer's log")
+
+
 def test_what_goes_beyond_the_table_is_named(secured: Secured) -> None:
     every = acls.wanted({role: f"User:proxima-{role}" for role in RIGHTS})
     with coming_as(secured, "admin") as bootstrap:
@@ -397,6 +408,7 @@ def test_what_goes_beyond_the_table_is_named(secured: Secured) -> None:
         ]
         acls.apply(bootstrap, [mallory])
         assert acls.strangers(bootstrap, every) == [mallory]
+        assert acls.writers(acls.granted(bootstrap), "failover-config") == {"User:mallory", "User:proxima-operator"}
         other = acls.wanted({"probe": "User:another"})
         assert acls.missing(bootstrap, other) == other
     said = fails_with("topics", "acls", "--check", **secured.environment("admin"))

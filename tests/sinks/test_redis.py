@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.kafka.admin import admin_client
-from infra.processes import wait_until
-from schemas.errors import StoreUnavailableError
+from infra.processes import ChildProcess, free_ports, wait_until
+from infra.redis import redis_program
+from schemas.config import Redis
+from schemas.errors import ConfigError, StoreUnavailableError
+from sinks.redis import RedisSink
 from sinks.runner import Meta
 from tests.sinks.conftest import Pipeline
 from tests.sinks.rankings import PRIMARIES, committed, ends, latest_of, publish, ranking, rankings_on
@@ -206,3 +211,42 @@ def test_a_sink_that_starts_while_redis_is_down_waits_for_it(redis_target: Redis
         redis_target.server.restart()
         wait_until(lambda: redis_target.served(pipeline.prefix) == {P: 1}, 20, "the ranking")
     assert committed(pipeline.bootstrap, pipeline.prefix, "test") == ends(pipeline.bootstrap, pipeline.prefix)
+
+
+def test_a_server_that_asks_for_a_password_takes_the_one_of_a_file_and_no_message_has_it(tmp_path: Path) -> None:
+    port, password = free_ports(1)[0], tmp_path / "password"
+    password.touch(0o600)
+    password.write_text("correct-horse\n")
+    users = tmp_path / "users.acl"
+    users.write_text("user default off\nuser proxima on >correct-horse ~proxima:* resetchannels &proxima:* +@all -@admin\n")
+    argv = [redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", str(users),
+            "--dir", str(tmp_path)]  # fmt: skip
+    settings = Redis(url=f"redis://proxima@127.0.0.1:{port}/0", password_file=password)
+    server = ChildProcess.start(argv, name="redis", log_path=tmp_path / "redis.log")
+    try:
+
+        def write(options: dict[str, Any]) -> None:
+            sink = RedisSink(settings.url, {"failover-rankings": "id"}, options=options)
+            sink.add(ranking(P, 1), Meta("failover-rankings", 0, 0, 0, None))
+            sink.flush()
+
+        def served() -> bool:
+            with suppress(StoreUnavailableError):
+                write(settings.options())
+                return True
+            return False
+
+        wait_until(served, 20, "the store to take it", children=[server])
+        for options in ({}, {"password": "wrong-horse"}):
+            with pytest.raises(StoreUnavailableError) as raised:
+                write(options)
+            assert "-horse" not in str(raised.value)
+    finally:
+        server.kill()
+
+
+def test_a_certificate_is_for_addresses_with_tls(tmp_path: Path) -> None:
+    assert Redis(url="redis://cache/0", ca_file=tmp_path).options() == {}
+    assert Redis(url="rediss://cache/0", ca_file=tmp_path).options() == {"ssl_ca_certs": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"redis\.password_file"):
+        Redis(password_file=tmp_path / "missing").options()

@@ -20,8 +20,8 @@ from schemas.records import Array, Event, InjectedMetric
 from streams.core.trust import Trust
 from streams.core.weights import INJECTED_SHARE, METRICS, Said
 
-# Values of a primary in force at once; beyond, that source's goes which has the most. Whoever invents values without
-# end must not make a snapshot that the broker refuses, nor push out what others say.
+# Values of a primary in force at once. Whoever invents values without end must not make a snapshot that the broker
+# refuses, nor push out what others say.
 _IN_FORCE_MAX: Final = 1000
 _CAPACITY_MIN: Final = 1e-6  # a weight of 0 would have no logarithm
 _CONFIDENCE_MIN: Final = 0.5  # of a measurement that a source can be held against
@@ -67,11 +67,19 @@ class Injected:
         if known is None or observed_at_ms >= known[2]:
             self.values[key] = [metric.value, observed_at_ms + metric.ttl_ms, observed_at_ms]
         if len(self.values) > _IN_FORCE_MAX:
-            many = Counter(key.rpartition(" ")[2] for key in self.values)
-            loudest = max(many, key=lambda source: (many[source], source))
-            its = (key for key in self.values if key.rpartition(" ")[2] == loudest)
-            del self.values[min(its, key=lambda k: (self.values[k][1], k))]
+            self._make_room()
         return True
+
+    def _make_room(self) -> None:
+        """Of those that have agreed least with what is measured, the loudest loses what would end first.
+
+        Not simply the loudest: a thousand names that say one thing each would push out whoever says two.
+        """
+        many = Counter(key.rpartition(" ")[2] for key in self.values)
+        agreed = self.trust.agreed
+        first = min(many, key=lambda source: (agreed(source), -many[source], source))
+        its = (key for key in self.values if key.rpartition(" ")[2] == first)
+        del self.values[min(its, key=lambda k: (self.values[k][1], k))]
 
     def until_ms(self, now_ms: int) -> float:
         """When, after this moment, the first of them expires, or is reviewed; infinity: never."""

@@ -85,6 +85,11 @@ class Trust:
         source = self._sources.get(name)
         return (source.taken, source.over) if source is not None else (0, 0)
 
+    def agreed(self, name: str) -> int:
+        """Reviews in which nothing that it said was contradicted; 0: nobody knows it."""
+        source = self._sources.get(name)
+        return source.agreed if source is not None else 0
+
     def is_due(self, now_ms: int) -> bool:
         """Whether it is time for a review."""
         return now_ms // REVIEW_MS > self._window

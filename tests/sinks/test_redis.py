@@ -218,7 +218,9 @@ def test_a_server_that_asks_for_a_password_takes_the_one_of_a_file_and_no_messag
     password.touch(0o600)
     password.write_text("correct-horse\n")
     users = tmp_path / "users.acl"
-    users.write_text("user default off\nuser proxima on >correct-horse ~proxima:* resetchannels &proxima:* +@all -@admin\n")
+    users.write_text(
+        "user default off\nuser proxima on >correct-horse ~proxima:* resetchannels &proxima:* +@all -@admin\n"
+    )
     argv = [redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--aclfile", str(users),
             "--dir", str(tmp_path)]  # fmt: skip
     settings = Redis(url=f"redis://proxima@127.0.0.1:{port}/0", password_file=password)

@@ -120,6 +120,42 @@ def test_a_flood_of_names_and_values_pushes_out_nobody_who_has_agreed() -> None:
     assert len(list(trust_of(story).knows())) <= 64
 
 
+def test_a_thousand_names_that_say_one_thing_each_push_out_nobody_who_says_more_and_has_agreed() -> None:
+    story = Story.begun()
+    for _ in range(3):
+        for target, rtt_ms in (("t-1", 21.0), ("t-2", 41.0), ("t-3", 201.0)):
+            story.say(metric(story, "honest", target, "latency_ms", rtt_ms))
+        story.run(10, CALM)
+    for number in range(2000):
+        story.say(metric(story, f"a-liar-{number}", "t-1", "latency_ms", 60_000.0))
+    values = story.fold.engines[PRIMARY]._injected.values
+    assert [key for key in values if key.endswith(" honest")] == [f"t-{n} latency_ms honest" for n in (1, 2, 3)]
+    assert len(values) == 1000
+    story.run(1, CALM)
+    assert contribution(story, "t-3", "honest") != 0
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_a_thousand_names_of_a_topic_have_together_no_more_of_the_say_than_all_sources_may(seconds: int) -> None:
+    """In every metric at once: of the network weight, of the health and of the capacity."""
+    allowed = -INJECTED_SHARE * math.log(STATED.utility_floor)
+    allowed -= (1 + STATED.baseline_exponent) * math.log1p(-INJECTED_SHARE)
+    lied, honest = Story.begun(), Story.begun()
+    for story in (lied, honest):
+        story.run(60, CALM)
+    most = 0.0
+    for second in range(seconds):
+        for number in range(1000 if second == 0 else 50):  # new ones all the time, each with a full bucket
+            name = f"liar-{second * 1000 + number}"
+            lied.say(metric(lied, name, *LIES[number % len(LIES)]))
+        for story in (lied, honest):
+            story.run(1, CALM)
+        most = max(most, *(abs(moved(lied, honest, t)) for t in ("t-1", "t-2", "t-3")))
+    assert 0.5 * allowed < most <= allowed
+    assert lied.last.mode == honest.last.mode
+    assert all(c.eligible for c in lied.last.candidates)
+
+
 def test_standing_is_lost_by_contradiction_and_earned_back_by_agreement_more_slowly() -> None:
     story = Story.begun()
     story.run(60, CALM)

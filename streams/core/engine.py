@@ -175,7 +175,9 @@ class FailoverEngine:
 
     def inject(self, metric: InjectedMetric, now_ms: int) -> bool:
         """A metric from outside, until it expires; True when it has to be decided upon at once."""
-        return self._injected.take(metric, now_ms) and metric.metric == "healthy"
+        before = self._injected.said(metric, now_ms)
+        taken = self._injected.take(metric, now_ms)
+        return taken and metric.metric == "healthy" and self._injected.said(metric, now_ms) != before
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""

@@ -61,7 +61,7 @@ class Injected:
         """Take one in, unless its source is above its rate; what comes late does not replace what is newer."""
         if not self.trust.admits(metric.source, now_ms):
             return False
-        key = f"{metric.target_region or ''} {metric.metric} {metric.source}"
+        key = _key(metric)
         observed_at_ms = min(metric.observed_at_ms, now_ms)
         known = self.values.get(key)
         if known is None or observed_at_ms >= known[2]:
@@ -69,6 +69,11 @@ class Injected:
         if len(self.values) > _IN_FORCE_MAX:
             self._make_room()
         return True
+
+    def said(self, metric: InjectedMetric, now_ms: int) -> float | None:
+        """What its source says of the same path and metric by now; None: nothing."""
+        value, expires_at_ms, _ = self.values.get(_key(metric), (None, 0, 0))
+        return value if expires_at_ms > now_ms else None
 
     def _make_room(self) -> None:
         """Of those that have agreed least with what is measured, the loudest loses what would end first.
@@ -135,6 +140,10 @@ class Injected:
             capacity_ratio=np.maximum(1 - lost.sum(axis=0), _CAPACITY_MIN),
             primary_unhealthy=primary_unhealthy,
         )
+
+
+def _key(metric: InjectedMetric) -> str:
+    return f"{metric.target_region or ''} {metric.metric} {metric.source}"
 
 
 def _split(shares: Array) -> Array:

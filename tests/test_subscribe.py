@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
@@ -17,11 +18,12 @@ from infra.kafka.jars import cache_folder, kafka_home
 from infra.processes import ChildProcess, wait_until
 from producers.publisher import Publisher
 from schemas.topics import named
+from sinks.courier import Courier
 from tests.registry import RegistryServer, kcat_reads_avro
 from tests.sinks.conftest import Pipeline, pipeline  # noqa: F401 - a fixture
 from tests.sinks.rankings import PRIMARIES, publish, ranking
-from tests.sinks.receiver import Receiver
-from tests.sinks.test_courier import SECRET, carrying, destination, parcel, results
+from tests.sinks.receiver import Answer, Receiver
+from tests.sinks.test_courier import KEY, SECRET, carrying, destination, parcel, results
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "subscribe.md").read_text()
@@ -91,6 +93,23 @@ def test_the_lines_that_verify_a_webhook() -> None:
     assert not verified(SECRET, {**got.headers, "webhook-timestamp": "1"}, got.body)
     assert not verified(SECRET, {**got.headers, "webhook-id": "another"}, got.body)
     assert not verified("whsec_" + "A" * 44, got.headers, got.body)
+
+
+def test_every_try_verifies_under_the_same_id_by_each_of_two_secrets() -> None:
+    other = "whsec_" + "b" * 43 + "="
+    with Receiver() as receiver:
+        receiver.answer = lambda _: Answer(500 if len(receiver.deliveries) < 3 else 204)
+        courier = Courier(destination(receiver, retry_ms=600, retry_ms_max=600), [KEY, base64.b64decode(other[6:])])
+        try:
+            courier.submit([parcel()])
+            results(courier, 1)
+        finally:
+            courier.close()
+    assert len(receiver.deliveries) == 3
+    for got in receiver.deliveries:
+        assert verified(SECRET, got.headers, got.body)
+        assert verified(other, got.headers, got.body)
+    assert {got.headers["webhook-id"] for got in receiver.deliveries} == {parcel().webhook_id}
 
 
 def verified(secret: str, headers: Any, body: bytes) -> bool:

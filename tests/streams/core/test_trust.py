@@ -10,7 +10,14 @@ import pytest
 
 from schemas.records import Event, InjectedMetric, Outcome
 from streams.core.injected import Injected
-from streams.core.trust import BURST, RECORDS_PER_MINUTE, SOURCE_SHARE, Trust
+from streams.core.trust import (
+    BURST,
+    NEWCOMERS_BURST,
+    NEWCOMERS_PER_MINUTE,
+    RECORDS_PER_MINUTE,
+    SOURCE_SHARE,
+    Trust,
+)
 from streams.core.weights import INJECTED_SHARE
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
@@ -133,6 +140,32 @@ def test_a_thousand_names_that_say_one_thing_each_push_out_nobody_who_says_more_
     assert len(values) == 1000
     story.run(1, CALM)
     assert contribution(story, "t-3", "honest") != 0
+
+
+def test_all_who_never_agreed_have_one_rate_together_which_takes_nothing_from_one_who_has() -> None:
+    story = Story.begun()
+    for _ in range(2):
+        story.say(metric(story, "honest", "t-1", "latency_ms", 21.0))
+        story.run(10, CALM)
+    assert trust_of(story).agreed("honest") > 0
+    before = trust_of(story).newcomers()[0]
+    sent, seconds = 0, 40
+    for second in range(seconds):
+        for _ in range(100):
+            story.say(metric(story, f"liar-{sent % 1000}", *LIES[sent % 3]))  # no truth among them
+            sent += 1
+        story.say(metric(story, "honest", "t-1", "latency_ms", 20.0 + second))
+        story.run(1, CALM)
+    taken, over = trust_of(story).newcomers()
+    taken -= before
+    assert taken + over == sent
+    assert taken <= NEWCOMERS_BURST + seconds * NEWCOMERS_PER_MINUTE / 60 + 1
+    assert trust_of(story).counts("honest") == (2 + seconds, 0)
+    assert contribution(story, "t-1", "honest") != 0
+    story.say(metric(story, "a-new-one", "t-1", "latency_ms", 20.0))
+    assert trust_of(story).counts("a-new-one") == (0, 0), "it waits its turn"
+    assert "not used: new sources together (" in story.last.reason
+    assert Event.SOURCE_OVER_RATE in {e for r in story.rankings for e in r.events}
 
 
 @pytest.mark.parametrize("seconds", [1, 60])

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.records import Array, Event, InjectedMetric
-from streams.core.trust import Trust
+from streams.core.trust import SOURCE_SHARE, Trust
 from streams.core.weights import INJECTED_SHARE, METRICS, Said
 
 # Values of a primary in force at once. Whoever invents values without end must not make a snapshot that the broker
@@ -128,7 +128,9 @@ class Injected:
         for target, metric, source, value in about:
             place = row[source], column[metric], numbers[target]
             said[place], share[place] = value, self.trust.share(source, target)
-        share *= np.minimum(1.0, INJECTED_SHARE / np.maximum(share.sum(axis=0), INJECTED_SHARE))
+        new = np.array([not self.trust.agreed(source) for source in sources])
+        share[new] *= _within(share[new], SOURCE_SHARE)
+        share *= _within(share, INJECTED_SHARE)
         count = len(METRICS)
         sick = share[:, count] * (said[:, count] == 0)
         lost = share[:, count + 1] * (1 - np.nan_to_num(said[:, count + 1], nan=1.0))
@@ -140,6 +142,11 @@ class Injected:
             capacity_ratio=np.maximum(1 - lost.sum(axis=0), _CAPACITY_MIN),
             primary_unhealthy=primary_unhealthy,
         )
+
+
+def _within(share: Array, most: float) -> Array:
+    """What shares (sources, ...) are to be multiplied with so that their sum is `most` at most."""
+    return np.minimum(1.0, most / np.maximum(share.sum(axis=0), most))
 
 
 def _key(metric: InjectedMetric) -> str:

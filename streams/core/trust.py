@@ -1,7 +1,8 @@
 """Whom of those who inject is believed, and how far: bounds, rates, and a standing that contradiction costs.
 
     bound      one source has SOURCE_SHARE of the say about a path, all together INJECTED_SHARE: never half, however
-               many there are, for names on a topic cost nothing
+               many there are. Names on a topic cost nothing, so all that have never agreed with what is measured count
+               as one source: a thousand of them leave another as much of the say as one does
     rate       records of one source about one primary, in journal time; what is above it is counted and not used. All
                sources that have never agreed with what is measured have one such rate together, too: a thousand names
                cost no more time than two

@@ -146,7 +146,7 @@ class Injected:
 
 def _within(share: Array, most: float) -> Array:
     """What shares (sources, ...) are to be multiplied with so that their sum is `most` at most."""
-    return np.minimum(1.0, most / np.maximum(share.sum(axis=0), most))
+    return np.asarray(np.minimum(1.0, most / np.maximum(share.sum(axis=0), most)))
 
 
 def _key(metric: InjectedMetric) -> str:

@@ -235,7 +235,11 @@ def _across(catalogue: RegionCatalog | None, configurations: list[FailoverConfig
     known = {region.region_id for region in catalogue.regions} if catalogue is not None else set()
     if catalogue is None or not all(map(_is_stated, known)):  # a region that cannot be read may be the one
         return found
+    named = {region.region_id: region.agents for region in catalogue.regions if region.agents}
     for c in configurations:
+        for agent in c.policy.must_be_healthy if c.primary_region in named else ():
+            if agent not in named[c.primary_region]:
+                found.append(f"configurations: {c.primary_region}: {agent} must be healthy, and is none of its agents")
         if _is_stated(c.primary_region) and c.primary_region not in known:
             found.append(f"configurations: {c.primary_region} is none of the regions")
         for region in c.potential_failover_regions:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     FROM_THE_FUTURE = "FROM_THE_FUTURE"
     TOO_LATE = "TOO_LATE"
     UNKNOWN_REGION = "UNKNOWN_REGION"
+    FOREIGN_AGENT = "FOREIGN_AGENT"
     UNASKED = "UNASKED"
     FOLD_ERROR = "FOLD_ERROR"
     REGISTRY_NOT_CONFIGURED = "REGISTRY_NOT_CONFIGURED"
@@ -289,6 +290,7 @@ class Region:
     providers: list[str] = field(default_factory=list, hash=False)
     risk_groups: list[str] = field(default_factory=list, hash=False)
     health: list[HealthEndpoint] = field(default_factory=list, hash=False)
+    agents: list[str] = field(default_factory=list, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

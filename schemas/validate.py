@@ -49,6 +49,7 @@ __all__ = [
 
 SENT_OFFSET_MS_MAX: Final = 600_000.0
 CANDIDATES_MAX: Final = 1000  # of a primary: its ranking has to fit into a record
+AGENTS_MAX: Final = 1000  # that a region names: each primary's snapshot has its own
 PREFIXES_MAX: Final = 10_000  # of all regions together: monitors keep each, once for each peer
 AS_MAX: Final = (1 << 32) - 1  # RFC 6793
 
@@ -164,14 +165,30 @@ def _catalog(catalog: RegionCatalog) -> list[str]:
         if len(region.health) > ENDPOINTS_MAX:
             found.append(f"{region.region_id} has {len(region.health)} health endpoints, {ENDPOINTS_MAX} at most")
         found += [f"{region.region_id}: {m}" for p in region.prefixes for m in _prefix(p)]
+        found += [m for agent in region.agents for m in _matching(AGENT_ID, agent, f"{region.region_id}: agent")]
+        if len(region.agents) > AGENTS_MAX:
+            found.append(f"{region.region_id} names {len(region.agents)} agents, {AGENTS_MAX} at most")
         for name, what in (("providers", "provider"), ("risk_groups", "risk group")):
             given = getattr(region, name)
             found += [m for each in given for m in _matching(SOURCE, each, f"{region.region_id}: {what}")]
+    found += _agents(catalog)
     prefixes = Counter(p for r in catalog.regions for p in r.prefixes)
     found += [f"prefix {p[:80]!r} is given twice" for p, times in sorted(prefixes.items()) if times > 1]
     if prefixes.total() > PREFIXES_MAX:
         found.append(f"the regions have {prefixes.total()} prefixes, {PREFIXES_MAX} at most")
     return found
+
+
+def _agents(catalog: RegionCatalog) -> Iterable[str]:
+    """An agent stands in one place."""
+    claimed: dict[str, list[str]] = {}
+    for region in catalog.regions:
+        for agent in region.agents:
+            claimed.setdefault(agent, []).append(region.region_id)
+    for agent, regions in sorted(claimed.items()):
+        if len(regions) > 1:
+            where = " and ".join(sorted(set(regions))[:5])
+            yield f"agent {agent[:80]!r} is named by {where}{' twice' if len(set(regions)) == 1 else ''}"
 
 
 def _prefix(text: str) -> Iterable[str]:

@@ -48,6 +48,7 @@ from streams.journal import JournalRecord
 
 F = TypeVar("F", bound="JournalFold")
 SHARED: Final = "_shared"  # snapshot key of what a partition's primaries share: no region id has an underscore
+_NAMED_MAX: Final = 5  # agents in a dead letter's sentence
 _Content = Observation | Tick | EngineChanged | ModelWarmed
 _BODIES: Final = (
     PathPanes, BandwidthMeasurement, AgentHealth, InjectedMetric, RouteEvent, ReadinessReport, FailoverConfiguration,
@@ -179,13 +180,17 @@ class JournalFold(Fold):
         engine = self.engines[primary]
         if record.offset < engine.skip_below:
             return []
-        letters: list[Output] = []
+        letters = self._foreign_agents(body, engine, record)
         if isinstance(body, PathPanes):
-            self._panes(primary, body, observation, record)
+            counts = engine.told(body) if letters else body
+            if counts is not None:
+                self._panes(primary, counts, observation, record)
             strangers = self._strangers(body.targets, engine)
             if strangers:
                 detail = f"{primary} is probed against unknown regions: {', '.join(strangers)}"
                 letters.append(self._dead_letter(record, Reason.UNKNOWN_REGION, detail))
+            return letters
+        if letters:
             return letters
         about = body.target_region if isinstance(body, InjectedMetric | ReadinessReport) else None
         if about is not None and self._strangers([about], engine):
@@ -263,6 +268,17 @@ class JournalFold(Fold):
         if model.primary_region in self.engines:
             self._guarded(model.primary_region, record, lambda e: e.adopt_model(model))
         return []
+
+    def _foreign_agents(self, body: Record, engine: FailoverEngine, record: JournalRecord) -> list[Output]:
+        """A dead letter, where somebody speaks for a region that names its agents, and is none of them."""
+        foreign = engine.foreign(body)
+        if not foreign:
+            return []
+        who = ", ".join(foreign[:_NAMED_MAX]) + (
+            f" and {len(foreign) - _NAMED_MAX} more" if len(foreign) > _NAMED_MAX else ""
+        )
+        detail = f"{who}: not among the agents that the catalogue names for {engine.primary}"
+        return [self._dead_letter(record, Reason.FOREIGN_AGENT, detail)]
 
     def _strangers(self, regions: Iterable[str], engine: FailoverEngine) -> list[str]:
         known = engine.candidates

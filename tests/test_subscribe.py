@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,17 @@ from infra.kafka.jars import cache_folder, kafka_home
 from infra.processes import ChildProcess, wait_until
 from producers.publisher import Publisher
 from schemas.topics import named
+from sinks.courier import Courier
 from tests.registry import RegistryServer, kcat_reads_avro
 from tests.sinks.conftest import Pipeline, pipeline  # noqa: F401 - a fixture
 from tests.sinks.rankings import PRIMARIES, publish, ranking
-from tests.sinks.receiver import Receiver
-from tests.sinks.test_courier import SECRET, carrying, destination, parcel, results
+from tests.sinks.receiver import Answer, Receiver
+from tests.sinks.test_courier import KEY, SECRET, carrying, destination, parcel, results
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "subscribe.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dslf4j.internal.verbosity=ERROR")
 AVRO = "org.apache.avro:avro:1.12.1"
 
 
@@ -61,11 +65,27 @@ def test_the_python_program(pipeline: Pipeline, tmp_path: Path) -> None:  # noqa
 @pytest.mark.kafka
 def test_the_java_program(pipeline: Pipeline, tmp_path: Path) -> None:  # noqa: F811
     program = tmp_path / "Subscribe.java"
-    program.write_text(ours(block("java", "Subscribe"), pipeline))
+    program.write_text(ours(block("java", "BinaryMessageDecoder"), pipeline))
     home = kafka_home()
-    options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dslf4j.internal.verbosity=ERROR"]
     path = f"{home.folder}/libs/*{os.pathsep}{_avro()}/*"
-    says([home.java, *options, "-cp", path, program], pipeline, tmp_path, lines_of(1, 2, 3))
+    says([home.java, *JAVA, "-cp", path, program], pipeline, tmp_path, lines_of(1, 2, 3))
+
+
+@pytest.mark.kafka
+def test_the_java_program_with_a_deserializer_of_a_registrys_makers(
+    registry_in_use: RegistryServer,
+    pipeline: Pipeline,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    with Publisher(pipeline.bootstrap, client_id="test", topic_prefix=pipeline.prefix) as publisher:
+        for sequence in (1, 2, 2, 3):
+            publisher.publish("failover-rankings", ranking().primary_region, ranking(sequence=sequence))
+    program, log = tmp_path / "SubscribeByRegistry.java", tmp_path / "said"
+    text = ours(block("java", "AvroKafkaDeserializer"), pipeline)
+    program.write_text(text.replace("127.0.0.1:8081", f"127.0.0.1:{registry_in_use.port}"))
+    argv: list[str | Path] = [kafka_home().java, *JAVA, "-cp", f"{_jars('serde-2.6.13')}/*", program]
+    with ChildProcess.start(argv, name="the program", log_path=log, cwd=ROOT, env=dict(os.environ)) as child:
+        wait_until(lambda: log.read_text().splitlines()[-3:] == lines_of(1, 2, 3), 60, "rankings", children=[child])
 
 
 @pytest.mark.kafka
@@ -93,6 +113,23 @@ def test_the_lines_that_verify_a_webhook() -> None:
     assert not verified("whsec_" + "A" * 44, got.headers, got.body)
 
 
+def test_every_try_verifies_under_the_same_id_by_each_of_two_secrets() -> None:
+    other = "whsec_" + "b" * 43 + "="
+    with Receiver() as receiver:
+        receiver.answer = lambda _: Answer(500 if len(receiver.deliveries) < 3 else 204)
+        courier = Courier(destination(receiver, retry_ms=600, retry_ms_max=600), [KEY, base64.b64decode(other[6:])])
+        try:
+            courier.submit([parcel()])
+            results(courier, 1)
+        finally:
+            courier.close()
+    assert len(receiver.deliveries) == 3
+    for got in receiver.deliveries:
+        assert verified(SECRET, got.headers, got.body)
+        assert verified(other, got.headers, got.body)
+    assert {got.headers["webhook-id"] for got in receiver.deliveries} == {parcel().webhook_id}
+
+
 def verified(secret: str, headers: Any, body: bytes) -> bool:
     program = block("python", "webhook-id")
     assert len([line for line in program.splitlines() if line and not line.startswith("import")]) == 3, "three lines"
@@ -106,4 +143,17 @@ def _avro() -> Path:
     if not list(folder.glob("*.jar")):
         argv = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={AVRO}", f"-DoutputDirectory={folder}"]
         subprocess.run(argv, check=True, timeout=300)
+    return folder
+
+
+def _jars(name: str) -> Path:
+    """The deserializer with all that it needs."""
+    folder = cache_folder().with_name(name)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            goal = ("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={temporary}/new")
+            argv: list[str | Path] = ["mvn", "-q", "-B", "-f", Path(__file__).with_name("serde.pom.xml"), *goal]
+            subprocess.run(argv, check=True, timeout=600)
+            Path(temporary, "new").rename(folder)
     return folder

@@ -112,7 +112,8 @@ def describe(
 def asyncapi(*, prefix: Prefix = None, bootstrap: Bootstrap = None, config: ConfigFile = None) -> None:
     """Print the table as an AsyncAPI document; needs no broker.
 
-    Every topic, what may stand in it with its Avro schema, and how it is kept: for generators and catalogues.
+    Every topic, what may stand in it with its Avro schema, and how it is kept: for generators and catalogues. Where the
+    configuration names a schema registry, in Confluent's wire format.
 
     \b
     Examples:
@@ -121,8 +122,8 @@ def asyncapi(*, prefix: Prefix = None, bootstrap: Bootstrap = None, config: Conf
     """
     from infra.asyncapi import document  # noqa: PLC0415
 
-    kafka = client_config(bootstrap, config, prefix).kafka
-    say_json(document(kafka.bootstrap, kafka.topic_prefix))
+    found = client_config(bootstrap, config, prefix)
+    say_json(document(found.kafka.bootstrap, found.kafka.topic_prefix, found.registry.url))
 
 
 def acls(

@@ -7,6 +7,7 @@
     jumps.py        what an agent's last two batches prove alone
     stretch.py      several records taken in together, and the views between them
     routes.py       what BGP says of the candidates
+    agents.py       who may speak for a region
     views.py        what the agents say together: quorum, suspects, metrics of each path
     injected.py     metrics from outside, until they expire
     trust.py        whom of those who inject is believed, and how far

@@ -39,10 +39,12 @@ from schemas.records import (
     PredictionScorecard,
     ReadinessReport,
     ReadinessRequest,
+    Record,
     Region,
     RouteChange,
     RouteEvent,
 )
+from streams.core.agents import said_by, speakers
 from streams.core.baseline import baseline_weights, great_circle_km
 from streams.core.damping import Damping
 from streams.core.directives import Directives, Orders
@@ -76,7 +78,7 @@ from streams.core.verdicts import Verdicts, advice, free_of
 from streams.core.views import PathMetrics, metrics_at
 from streams.core.weights import Scale
 
-ENGINE_VERSION: Final = "4"
+ENGINE_VERSION: Final = "5"
 # Why a target in use was left, that failback has to wait for.
 _FAILED: Final = frozenset((DOWN, NO_ROUTE, UNHEALTHY, VETOED, NOT_READY))
 Published = FailoverRanking | PathWeights | GraphUpdate | DisruptionPrediction | PredictionScorecard | ReadinessRequest
@@ -126,6 +128,9 @@ class FailoverEngine:
         self._verdicts = Verdicts()
         self._predicted: dict[str, float] = {}
         self._bandwidth = np.full(candidates, np.nan)
+        self._bandwidth_by: dict[str, str] = {}  # target -> the agent that measured it
+        self._agents = frozenset[str]()  # who may speak for the primary; empty: anybody
+        self._numbers: dict[str, int] = {}
         self._graph_says = GraphSays()
         self.catalogue_changed(catalogue)
 
@@ -143,6 +148,14 @@ class FailoverEngine:
         """The regions that the primary may fail over to, and their numbers."""
         return self._numbers
 
+    def foreign(self, record: Record) -> list[str]:
+        """Of those whose word the record is, who may not speak for this primary."""
+        return sorted(set(speakers(record)) - self._agents) if self._agents else []
+
+    def told(self, panes: PathPanes) -> PathPanes | None:
+        """What of them counts here; None: nothing."""
+        return said_by(panes, self._agents) if self._agents else panes
+
     # -- taking records in ------------------------------------------------------------------------------------------
 
     def panes(self, panes: PathPanes, now_ms: int, observed_ms: float, appended_at_ms: int) -> None:
@@ -155,13 +168,16 @@ class FailoverEngine:
         number = self._numbers.get(measurement.target_region)
         if number is not None:
             self._bandwidth[number] = measurement.bandwidth_bps
+            self._bandwidth_by[measurement.target_region] = measurement.agent_id
 
     def agent_health(self, health: AgentHealth) -> None:
         """An agent about itself. Its samples say already which of them it doubts; nothing is decided by this yet."""
 
     def inject(self, metric: InjectedMetric, now_ms: int) -> bool:
         """A metric from outside, until it expires; True when it has to be decided upon at once."""
-        return self._injected.take(metric, now_ms) and metric.metric == "healthy"
+        before = self._injected.said(metric, now_ms)
+        taken = self._injected.take(metric, now_ms)
+        return taken and metric.metric == "healthy" and self._injected.said(metric, now_ms) != before
 
     def route(self, event: RouteEvent, now_ms: int) -> bool:
         """What BGP says; True when it has to be decided upon at once."""
@@ -206,13 +222,15 @@ class FailoverEngine:
         self._foresight.renumber(place, len(new))
         self._damping = self._damping.renumber(place, len(new))
         bandwidth, self._bandwidth = self._bandwidth, np.full(len(new), np.nan)
+        self._bandwidth_by = {region: agent for region, agent in self._bandwidth_by.items() if region in new}
         for before, after in place.items():
             self._bandwidth[after] = bandwidth[before]
         self.catalogue_changed(catalogue)
 
     def catalogue_changed(self, catalogue: Catalogue) -> None:
-        """Distances and capacities may be others now."""
+        """Distances and capacities may be others now, and who may speak for the primary."""
         home = catalogue.get(self.primary)
+        self._bind(frozenset(home.agents) if home else frozenset())
         found = [catalogue.get(r) for r in self.configuration.potential_failover_regions]
         self._in_catalogue = np.array([home is not None and r is not None for r in found])
         self._capacity = np.array([r.capacity_ratio if r else 1.0 for r in found])
@@ -223,6 +241,20 @@ class FailoverEngine:
             great_circle_km(home.latitude, home.longitude, latitude, longitude) if home else np.zeros(len(found))
         )
         self._number_candidates()
+
+    def _bind(self, agents: frozenset[str]) -> None:
+        """Only these may speak for the primary (empty: anybody); what others said is forgotten."""
+        before, self._agents = self._agents, agents
+        if not agents or (before and before <= agents):
+            return
+        self._paths.only_of(agents)
+        self._routes.only_of(agents, self.configuration.policy.quorum_ratio)
+        self._reports.only_of(agents)
+        self._graph_says.only_of(agents)
+        self._bandwidth_by = {region: agent for region, agent in self._bandwidth_by.items() if agent in agents}
+        for region, number in self._numbers.items():
+            if region not in self._bandwidth_by:
+                self._bandwidth[number] = np.nan
 
     def _number_candidates(self) -> None:
         """What follows from the configuration alone, once and not at every tick."""
@@ -589,6 +621,8 @@ class FailoverEngine:
             "paths": paths,
             "readiness": asdict(self._readiness),
             "graph_says": self._graph_says.save(),
+            "agents": sorted(self._agents),
+            "bandwidth_by": self._bandwidth_by,
             **model,
         }
         arrays = {
@@ -634,6 +668,8 @@ class FailoverEngine:
         engine._graph_says = GraphSays.load(scalars.get("graph_says", {}))
         damping = _part(arrays, "damping.")
         engine._damping = Damping.load(damping) if damping else engine._damping
+        engine._agents = frozenset(scalars.get("agents", ()))
+        engine._bandwidth_by = scalars.get("bandwidth_by", {})
         engine._bandwidth, engine._in_catalogue = arrays["bandwidth"], arrays["in_catalogue"]
         engine._capacity, engine._distance_km = arrays["capacity"], arrays["distance_km"]
         engine._number_candidates()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +30,11 @@ class GraphSays:
     def route(self, event: RouteEvent) -> None:
         """What BGP says."""
         if self.transits.take(event):
+            self.routes_at_ms = 0
+
+    def only_of(self, agents: Collection[str]) -> None:
+        """Forget what any other agent said of routes."""
+        if self.transits.only_of(agents):
             self.routes_at_ms = 0
 
     def update(

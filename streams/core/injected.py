@@ -17,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 
 from schemas.records import Array, Event, InjectedMetric
-from streams.core.trust import Trust
+from streams.core.trust import SOURCE_SHARE, Trust
 from streams.core.weights import INJECTED_SHARE, METRICS, Said
 
-# Values of a primary in force at once; beyond, that source's goes which has the most. Whoever invents values without
-# end must not make a snapshot that the broker refuses, nor push out what others say.
+# Values of a primary in force at once. Whoever invents values without end must not make a snapshot that the broker
+# refuses, nor push out what others say.
 _IN_FORCE_MAX: Final = 1000
 _CAPACITY_MIN: Final = 1e-6  # a weight of 0 would have no logarithm
 _CONFIDENCE_MIN: Final = 0.5  # of a measurement that a source can be held against
@@ -61,17 +61,30 @@ class Injected:
         """Take one in, unless its source is above its rate; what comes late does not replace what is newer."""
         if not self.trust.admits(metric.source, now_ms):
             return False
-        key = f"{metric.target_region or ''} {metric.metric} {metric.source}"
+        key = _key(metric)
         observed_at_ms = min(metric.observed_at_ms, now_ms)
         known = self.values.get(key)
         if known is None or observed_at_ms >= known[2]:
             self.values[key] = [metric.value, observed_at_ms + metric.ttl_ms, observed_at_ms]
         if len(self.values) > _IN_FORCE_MAX:
-            many = Counter(key.rpartition(" ")[2] for key in self.values)
-            loudest = max(many, key=lambda source: (many[source], source))
-            its = (key for key in self.values if key.rpartition(" ")[2] == loudest)
-            del self.values[min(its, key=lambda k: (self.values[k][1], k))]
+            self._make_room()
         return True
+
+    def said(self, metric: InjectedMetric, now_ms: int) -> float | None:
+        """What its source says of the same path and metric by now; None: nothing."""
+        value, expires_at_ms, _ = self.values.get(_key(metric), (None, 0, 0))
+        return value if expires_at_ms > now_ms else None
+
+    def _make_room(self) -> None:
+        """Of those that have agreed least with what is measured, the loudest loses what would end first.
+
+        Not simply the loudest: a thousand names that say one thing each would push out whoever says two.
+        """
+        many = Counter(key.rpartition(" ")[2] for key in self.values)
+        agreed = self.trust.agreed
+        first = min(many, key=lambda source: (agreed(source), -many[source], source))
+        its = (key for key in self.values if key.rpartition(" ")[2] == first)
+        del self.values[min(its, key=lambda k: (self.values[k][1], k))]
 
     def until_ms(self, now_ms: int) -> float:
         """When, after this moment, the first of them expires, or is reviewed; infinity: never."""
@@ -115,7 +128,9 @@ class Injected:
         for target, metric, source, value in about:
             place = row[source], column[metric], numbers[target]
             said[place], share[place] = value, self.trust.share(source, target)
-        share *= np.minimum(1.0, INJECTED_SHARE / np.maximum(share.sum(axis=0), INJECTED_SHARE))
+        new = np.array([not self.trust.agreed(source) for source in sources])
+        share[new] *= _within(share[new], SOURCE_SHARE)
+        share *= _within(share, INJECTED_SHARE)
         count = len(METRICS)
         sick = share[:, count] * (said[:, count] == 0)
         lost = share[:, count + 1] * (1 - np.nan_to_num(said[:, count + 1], nan=1.0))
@@ -127,6 +142,15 @@ class Injected:
             capacity_ratio=np.maximum(1 - lost.sum(axis=0), _CAPACITY_MIN),
             primary_unhealthy=primary_unhealthy,
         )
+
+
+def _within(share: Array, most: float) -> Array:
+    """What shares (sources, ...) are to be multiplied with so that their sum is `most` at most."""
+    return np.asarray(np.minimum(1.0, most / np.maximum(share.sum(axis=0), most)))
+
+
+def _key(metric: InjectedMetric) -> str:
+    return f"{metric.target_region or ''} {metric.metric} {metric.source}"
 
 
 def _split(shares: Array) -> Array:

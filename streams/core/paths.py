@@ -24,7 +24,7 @@ above it is kept in 24 bins and fades with slow_tau.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -288,7 +288,15 @@ class Paths:
         self._heard_since_ms = heard.min(initial=observed_ms)
         if observed_ms - self._heard_since_ms <= limit_ms:
             return
-        keep = ~(observed_ms - heard > limit_ms) | np.isneginf(heard)
+        self._only(~(observed_ms - heard > limit_ms) | np.isneginf(heard))
+
+    def only_of(self, agents: Collection[str]) -> None:
+        """Forget what any other agent has seen."""
+        known = np.array([agent in agents for agent in self.agents], bool)
+        self._only(known[self.columns["agent"]])
+
+    def _only(self, keep: Array) -> None:
+        """Drop the other views, and the agents that have none then."""
         if keep.all():
             return
         self._keep(keep)

@@ -16,7 +16,7 @@ Times are journal time; what a prober found does not become newer by arriving la
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -73,6 +73,12 @@ class Reports:
         self._asked_at_ms.pop(report.target_region, None)
         self._standing = None
         return (before is None) != (_verdict(its, policy, now_ms) is None)
+
+    def only_of(self, agents: Collection[str]) -> None:
+        """Forget what any other prober reported."""
+        kept = {region: {p: said for p, said in its.items() if p in agents} for region, its in self._latest.items()}
+        self._latest = {region: its for region, its in kept.items() if its}
+        self._standing = None
 
     def changed(self) -> None:
         """The candidates or the policy are others now."""

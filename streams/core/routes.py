@@ -20,7 +20,7 @@ everything anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -77,6 +77,12 @@ class Routes:
             news |= was_gone != self._is_gone(region)
         _bound(self._left)
         return news
+
+    def only_of(self, agents: Collection[str], quorum_ratio: float) -> None:
+        """Forget what any other monitor said: what it alone had closed is open again. Silence is judged at a tick."""
+        self._left = {key: its for key, its in self._left.items() if _monitor(key) in agents}
+        self._heard_at_ms = {monitor: at_ms for monitor, at_ms in self._heard_at_ms.items() if monitor in agents}
+        self._open(list(self._gone_at_ms), quorum_ratio, 0)
 
     @property
     def some_gone(self) -> bool:

@@ -7,7 +7,7 @@ itself would most probably do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from schemas.records import GraphRoute, RouteChange, RouteEvent, View
@@ -42,6 +42,13 @@ class Transits:
             case RouteChange.ALIVE if not event.over_ms:
                 return self._drop(f"{event.agent_id} ")
         return False
+
+    def only_of(self, agents: Collection[str]) -> bool:
+        """Forget what any other agent said; True when the ways may be others now."""
+        strangers = {key.split(" ", 1)[0] for routes in self._routes.values() for key in routes}.difference(agents)
+        for agent in sorted(strangers):
+            self._drop(f"{agent} ")
+        return bool(strangers)
 
     def _drop(self, prefix: str, regions: list[str] | None = None) -> bool:
         gone = [

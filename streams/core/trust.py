@@ -1,8 +1,11 @@
 """Whom of those who inject is believed, and how far: bounds, rates, and a standing that contradiction costs.
 
     bound      one source has SOURCE_SHARE of the say about a path, all together INJECTED_SHARE: never half, however
-               many there are, for names on a topic cost nothing
-    rate       records of one source about one primary, in journal time; what is above it is counted and not used
+               many there are. Names on a topic cost nothing, so all that have never agreed with what is measured count
+               as one source: a thousand of them leave another as much of the say as one does
+    rate       records of one source about one primary, in journal time; what is above it is counted and not used. All
+               sources that have never agreed with what is measured have one such rate together, too: a thousand names
+               cost no more time than two
     standing   of a source about a path, 0 to 1, times its bound. Every REVIEW_MS what it says is held against what is
                measured there. Contradiction costs it, for two minutes to a third; agreement earns it back, more slowly
 
@@ -22,6 +25,8 @@ from schemas.records import Event
 SOURCE_SHARE: Final = 0.3
 RECORDS_PER_MINUTE: Final = 600  # every metric of ten paths each six seconds
 BURST: Final = 600
+NEWCOMERS_PER_MINUTE: Final = 2 * RECORDS_PER_MINUTE  # of all together that have never agreed with what is measured
+NEWCOMERS_BURST: Final = 2 * BURST
 REVIEW_MS: Final = 10_000
 _LOSE_MS: Final = 120_000.0
 _EARN_MS: Final = 600_000.0
@@ -34,7 +39,7 @@ _STANDINGS_MAX: Final = 2000
 
 @dataclass(slots=True)
 class _Source:
-    """One name: its bucket, what came of its records, and how often it agreed."""
+    """One name, or all newcomers: a bucket, what came of the records, and how often they agreed."""
 
     level: float
     filled_at_ms: int
@@ -45,6 +50,12 @@ class _Source:
     is_over: bool = False
     agreed: int = 0  # reviews in which nothing that it said was contradicted
 
+    def fill(self, now_ms: int, per_minute: int, burst: int) -> None:
+        """What time has passed fills the bucket."""
+        passed_ms = max(0, now_ms - self.filled_at_ms)
+        self.level = min(burst, self.level + passed_ms * per_minute / 60_000)
+        self.filled_at_ms = max(self.filled_at_ms, now_ms)
+
 
 class Trust:
     """Of one primary: every source that was heard lately."""
@@ -52,28 +63,45 @@ class Trust:
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
         state = state or {}
         self._sources = {name: _Source(**fields) for name, fields in state.get("sources", {}).items()}
+        self._newcomers = _Source(**state["newcomers"]) if state.get("newcomers") else None
         self._standing: dict[str, float] = dict(state.get("standing", {}))  # "target source"; absent: 1
         self._window: int = state.get("window", 0)
 
     def save(self) -> dict[str, Any]:
         """What a snapshot keeps."""
         sources = {name: asdict(source) for name, source in self._sources.items()}
-        return {"sources": sources, "standing": self._standing, "window": self._window}
+        newcomers = asdict(self._newcomers) if self._newcomers is not None else None
+        return {"sources": sources, "newcomers": newcomers, "standing": self._standing, "window": self._window}
 
     def admits(self, name: str, now_ms: int) -> bool:
         """Whether a record of this source may be used; counted either way."""
         source = self._sources.get(name)
+        if source is not None:
+            source.fill(now_ms, RECORDS_PER_MINUTE, BURST)
+            if source.level < 1:
+                source.over += 1
+                return False
+        if (source is None or not source.agreed) and not self._admits_newcomer(now_ms):
+            if source is not None:
+                source.over += 1
+            return False
         if source is None:
             source = self._sources[name] = _Source(float(BURST), now_ms, now_ms)
             self._make_room(name)
-        passed_ms = max(0, now_ms - source.filled_at_ms)
-        source.level = min(BURST, source.level + passed_ms * RECORDS_PER_MINUTE / 60_000)
-        source.filled_at_ms = max(source.filled_at_ms, now_ms)
-        if source.level < 1:
-            source.over += 1
-            return False
         source.level -= 1
         source.taken += 1
+        return True
+
+    def _admits_newcomer(self, now_ms: int) -> bool:
+        all_of_them = self._newcomers
+        if all_of_them is None:
+            all_of_them = self._newcomers = _Source(float(NEWCOMERS_BURST), now_ms, now_ms)
+        all_of_them.fill(now_ms, NEWCOMERS_PER_MINUTE, NEWCOMERS_BURST)
+        if all_of_them.level < 1:
+            all_of_them.over += 1
+            return False
+        all_of_them.level -= 1
+        all_of_them.taken += 1
         return True
 
     def share(self, name: str, target: str) -> float:
@@ -84,6 +112,15 @@ class Trust:
         """Records of a source that were used, and that were above its rate."""
         source = self._sources.get(name)
         return (source.taken, source.over) if source is not None else (0, 0)
+
+    def newcomers(self) -> tuple[int, int]:
+        """Records of sources that had never agreed which were used, and that were above what they have together."""
+        return (self._newcomers.taken, self._newcomers.over) if self._newcomers is not None else (0, 0)
+
+    def agreed(self, name: str) -> int:
+        """Reviews in which nothing that it said was contradicted; 0: nobody knows it."""
+        source = self._sources.get(name)
+        return source.agreed if source is not None else 0
 
     def is_due(self, now_ms: int) -> bool:
         """Whether it is time for a review."""
@@ -111,7 +148,7 @@ class Trust:
             if name in self._sources:
                 self._sources[name].agreed += well
         self._keep_the_telling()
-        for source in self._sources.values():
+        for source in (*self._sources.values(), *([self._newcomers] if self._newcomers is not None else ())):
             is_over = source.over > source.over_before
             if is_over and not source.is_over:
                 events.append(Event.SOURCE_OVER_RATE)
@@ -120,7 +157,12 @@ class Trust:
 
     def note(self) -> str:
         """Who is above its rate now, in words for a ranking's reason; empty: nobody."""
-        over = [f"{name} ({s.over} of {s.over + s.taken} records)" for name, s in self._sources.items() if s.is_over]
+        new = self._newcomers
+        flooded = new is not None and new.is_over  # then the names do not matter
+        telling = {name: s for name, s in self._sources.items() if s.is_over and (s.agreed or not flooded)}
+        if new is not None and flooded:
+            telling["new sources together"] = new
+        over = [f"{name} ({s.over} of {s.over + s.taken} records)" for name, s in telling.items()]
         return f"; above their rate and not used: {', '.join(sorted(over)[:3])}" if over else ""
 
     def _make_room(self, newcomer: str) -> None:

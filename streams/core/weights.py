@@ -157,7 +157,10 @@ def network_weight(
     own_part = own_weight / np.where(own_total > 0, own_total, 1.0)
     mean = np.where(own_total > 0, (own_part * np.where(is_own, own, 0.0)).sum(axis=0), 1.0)
     counts = np.where(is_own, own, np.where(unknown, 0.0, mean))
-    apart = np.nan_to_num(np.array([scale.impairment(each) for each in said.values]) - counts)
+    sources, metrics, paths = said.values.shape
+    side_by_side = said.values.transpose(1, 0, 2).reshape(metrics, sources * paths)
+    theirs = scale.impairment(side_by_side).reshape(metrics, sources, paths).transpose(1, 0, 2)
+    apart = np.nan_to_num(theirs - counts)
     # What a change of what is measured changes: the rest of the say, and that of the metrics which it stands in for.
     left = gain * (1 - said.share.sum(axis=0))
     return NetworkWeight(

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import httpx
 import pytest
 
 from infra.asyncapi import document
-from schemas.codec import encode
+from schemas.codec import encode, fingerprint_of, schema_of
 from schemas.records import InjectedMetric
 from schemas.topics import TOPICS
+from schemas.wire import framed
 from tests.infra.commands import succeeds
+from tests.registry import RegistryServer
 
 AVSC = Path(__file__).parents[2] / "schemas" / "avsc"
 INTERNAL = {"engine-snapshots", "engine-checkpoints"}
@@ -56,6 +59,29 @@ def test_a_stranger_reads_a_record_with_the_document_alone(made: dict[str, Any])
     found = fastavro.schemaless_reader(io.BytesIO(value[10:]), message["payload"]["schema"], None)
     assert isinstance(found, dict)
     assert (found["primary_region"], found["value"], found["source"]) == ("eu", 12.5, "cdn-logs")
+
+
+def test_with_a_registry_a_stranger_reads_a_record_with_the_document_and_the_registry(
+    registry_in_use: RegistryServer,
+) -> None:
+    made = document("broker:9092", "", registry_in_use.url)
+    message = made["components"]["messages"]["InjectedMetric"]
+    binding, server = message["bindings"]["kafka"], made["servers"]["kafka"]["bindings"]["kafka"]
+    assert (binding["schemaIdLocation"], binding["schemaIdPayloadEncoding"]) == ("payload", "confluent")
+    assert (made["defaultContentType"], message["contentType"]) == 2 * ("application/vnd.confluent.avro",)
+    value = framed(encode(InjectedMetric("eu", "us", "latency_ms", 12.5, "cdn-logs", 1)))
+    assert value[:1].hex() == message["x-begins-with"]
+    number = int.from_bytes(value[1:5], "big")
+    asked = httpx.get(f"{server['schemaRegistryUrl']}/schemas/ids/{number}", trust_env=False).json()["schema"]
+    assert fingerprint_of(fastavro.parse_schema(json.loads(asked), {})) == fingerprint_of(schema_of(InjectedMetric))
+    found = fastavro.schemaless_reader(io.BytesIO(value[5:]), json.loads(asked), message["payload"]["schema"])
+    assert isinstance(found, dict)
+    assert (found["primary_region"], found["value"], found["source"]) == ("eu", 12.5, "cdn-logs")
+    subjects = httpx.get(f"{server['schemaRegistryUrl']}/subjects", trust_env=False).json()
+    assert message["x-subject"] in subjects
+    assert {m["contentType"] for m in made["components"]["messages"].values()} == {
+        "application/vnd.confluent.avro", "application/json",
+    }  # fmt: skip
 
 
 def test_the_command_prints_it() -> None:

@@ -138,10 +138,12 @@ def test_what_only_the_whole_file_shows_is_found_too(tmp_path: Path) -> None:
 region_id = "eu-west-1"
 latitude = 53
 longitude = -6
+agents = ["eu-west-1/a"]
 [[configurations]]
 primary_region = "eu-west-1"
 potential_failover_regions = ["us-east-1", "ap-south-1"]
 weights = {us-east-1 = 0.5}
+policy = {must_be_healthy = ["eu-west-1/a", "eu-west-1/b"]}
 [[configurations]]
 primary_region = "eu-west-1"
 potential_failover_regions = ["us-east-1"]
@@ -151,6 +153,7 @@ weights = {us-east-1 = 0.5}
         read_draft(path)
     assert raised.value.mistakes == (
         "configurations: eu-west-1 is configured twice",
+        "configurations: eu-west-1: eu-west-1/b must be healthy, and is none of its agents",
         "configurations: eu-west-1: ap-south-1 is none of the regions, and has no weight",
     )
 

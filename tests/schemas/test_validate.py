@@ -171,6 +171,17 @@ def test_a_catalogue_names_its_double_and_impossible_regions() -> None:
         assert any(said in m for m in found), said
 
 
+def test_an_agent_stands_in_one_region_and_has_a_name() -> None:
+    def of(*agents: list[str]) -> list[str]:
+        return mistakes(RegionCatalog(1, [Region(f"r-{i}", 0, 0, agents=each) for i, each in enumerate(agents)]))
+
+    assert of(["r-0/a", "r-0/b"], ["r-1/a"], []) == []
+    assert of(["x", "y"], ["x"]) == ["agent 'x' is named by r-0 and r-1"]
+    assert of(["x", "x"]) == ["agent 'x' is named by r-0 twice"]
+    assert of(["two words"])[0].startswith("r-0: agent 'two words' does not match")
+    assert of([f"a-{n}" for n in range(1001)]) == ["r-0 names 1001 agents, 1000 at most"]
+
+
 @given(st.sampled_from(sorted(ProbeBatch.COLUMNS)), st.integers(0, 30))
 def test_columns_of_different_lengths_are_found_and_never_an_exception(column: str, length: int) -> None:
     wrong = batch(3, **{column: bytes(length)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from sinks.runner import SinkRunner
 from sinks.several import Several
 from sinks.webhook import WebhookSink
 from tests.infra.commands import fails, running
+from tests.pipeline import seed_from_environment
 from tests.sinks.conftest import Pipeline
 from tests.sinks.rankings import PRIMARIES, committed, dead_letters_on, ends, publish, ranking
 from tests.sinks.receiver import Answer, Delivery, Receiver
@@ -92,6 +94,40 @@ def test_a_receiver_that_comes_late_and_goes_between_gets_all_in_order(pipeline:
         with receiver:
             wait_until(lambda: firsts(receiver.sequences()) == in_order(60), 30, "all rankings")
             wait_until(lambda: is_committed(pipeline), 10, "the commit")
+
+
+def test_whatever_a_receiver_does_nothing_overtakes_and_in_the_end_all_is_there(
+    pipeline: Pipeline, receiver: Receiver
+) -> None:
+    """It errs, redirects, is slower than it may be and goes away, as a seed says; each try is signed and the same."""
+    chance = random.Random(seed_from_environment("a bad receiver"))
+    heals = threading.Event()
+    bad = [
+        Answer(500),
+        Answer(503),
+        Answer(400),
+        Answer(307, {"Location": receiver.url}),
+        Answer(after_s=0.4),
+        Answer(),
+    ]
+    receiver.answer = lambda _: Answer() if heals.is_set() else chance.choice(bad)
+    publish(pipeline.bootstrap, pipeline.prefix, rankings(12))
+    settings = {"timeout_ms": 200, "connect_timeout_ms": 100, "breaker_failures": 20}
+    with pipeline.running(sink_of(pipeline, receiver, **settings)):
+        for _ in range(2):
+            seen = len(receiver.deliveries)
+            wait_until(lambda seen=seen: len(receiver.deliveries) > seen + 15, 30, "some tries")  # type: ignore[misc]
+            receiver.down()
+            receiver.up()
+        heals.set()
+        wait_until(lambda: is_committed(pipeline), 30, "everything to be delivered")
+    assert firsts(receiver.sequences(accepted=False)) == in_order(12)
+    assert {(d.primary, d.sequence) for d in receiver.accepted} == {(p, s) for p in PRIMARIES for s in range(1, 13)}
+    assert dead_letters_on(pipeline.bootstrap, pipeline.prefix) == []
+    assert len(receiver.deliveries) > 12 * len(PRIMARIES), "some came again"
+    assert {d.headers["webhook-id"] for d in receiver.deliveries} == {
+        f"{p}-{s}" for p in PRIMARIES for s in range(1, 13)
+    }
 
 
 def test_what_cannot_be_delivered_is_a_dead_letter_and_the_next_ones_turn(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from infra.processes import wait_until
 from producers.gateway.tokens import read_tokens, write_tokens
-from tests.producers.gateway.serving import Metric, Serving, metric
+from tests.producers.gateway.serving import Metric, Serving, metric, serving
 
 pytestmark = pytest.mark.kafka
 PROBLEM = "application/problem+json"
@@ -157,6 +158,20 @@ def test_the_same_key_sent_twenty_times_at_once_is_one_record(gateway: Serving) 
         thread.join()
     assert [(a.status_code, a.json()) for a in answers] == 20 * [(202, {"accepted": 1})]
     assert ours(gateway, "at-once") == [90.0]
+
+
+def test_behind_two_gateways_a_key_may_become_two_records_which_are_the_same(gateway: Serving, tmp_path: Path) -> None:
+    """The fold counts such a pair once: tests/streams/core/test_injected.py."""
+    token, key = gateway.token(), {"Idempotency-Key": "of-both"}
+    said = metric("of-both", observed_at_ms=time.time_ns() // 1_000_000)
+    with serving(gateway.bootstrap, tmp_path, prefix=gateway.prefix) as second:
+        write_tokens(second.tokens_file, read_tokens(gateway.tokens_file))
+        client = second.client(token)
+        wait_until(lambda: client.get("/v1/rankings/nobody").status_code != 401, 10, "the token to be known")
+        for each in (gateway.client(token), client):
+            assert each.post("/v1/metrics", json=said, headers=key).status_code == 202
+    one, other = [m for m in gateway.injected() if m.primary_region == "of-both"]
+    assert one == other
 
 
 @pytest.mark.parametrize("key", ["", 129 * "k", "two words", "é"])

@@ -10,7 +10,14 @@ import pytest
 
 from schemas.records import Event, InjectedMetric, Outcome
 from streams.core.injected import Injected
-from streams.core.trust import BURST, RECORDS_PER_MINUTE, SOURCE_SHARE, Trust
+from streams.core.trust import (
+    BURST,
+    NEWCOMERS_BURST,
+    NEWCOMERS_PER_MINUTE,
+    RECORDS_PER_MINUTE,
+    SOURCE_SHARE,
+    Trust,
+)
 from streams.core.weights import INJECTED_SHARE
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
@@ -118,6 +125,70 @@ def test_a_flood_of_names_and_values_pushes_out_nobody_who_has_agreed() -> None:
     assert "cdn-logs" in trust_of(story).knows()
     assert "t-1 latency_ms cdn-logs" in story.fold.engines[PRIMARY]._injected.values
     assert len(list(trust_of(story).knows())) <= 64
+
+
+def test_a_thousand_names_that_say_one_thing_each_push_out_nobody_who_says_more_and_has_agreed() -> None:
+    story = Story.begun()
+    for _ in range(3):
+        for target, rtt_ms in (("t-1", 21.0), ("t-2", 41.0), ("t-3", 201.0)):
+            story.say(metric(story, "honest", target, "latency_ms", rtt_ms))
+        story.run(10, CALM)
+    for number in range(2000):
+        story.say(metric(story, f"a-liar-{number}", "t-1", "latency_ms", 60_000.0))
+    values = story.fold.engines[PRIMARY]._injected.values
+    assert [key for key in values if key.endswith(" honest")] == [f"t-{n} latency_ms honest" for n in (1, 2, 3)]
+    assert len(values) == 1000
+    story.run(1, CALM)
+    assert contribution(story, "t-3", "honest") != 0
+
+
+def test_all_who_never_agreed_have_one_rate_together_which_takes_nothing_from_one_who_has() -> None:
+    story = Story.begun()
+    for _ in range(2):
+        story.say(metric(story, "honest", "t-1", "latency_ms", 21.0))
+        story.run(10, CALM)
+    assert trust_of(story).agreed("honest") > 0
+    before = trust_of(story).newcomers()[0]
+    sent, seconds = 0, 40
+    for second in range(seconds):
+        for _ in range(100):
+            story.say(metric(story, f"liar-{sent % 1000}", *LIES[sent % 3]))  # no truth among them
+            sent += 1
+        story.say(metric(story, "honest", "t-1", "latency_ms", 20.0 + second))
+        story.run(1, CALM)
+    taken, over = trust_of(story).newcomers()
+    taken -= before
+    assert taken + over == sent
+    assert taken <= NEWCOMERS_BURST + seconds * NEWCOMERS_PER_MINUTE / 60 + 1
+    assert trust_of(story).counts("honest") == (2 + seconds, 0)
+    assert contribution(story, "t-1", "honest") < -0.02, "its word counts beside theirs"
+    for number in range(100):
+        story.say(metric(story, f"liar-{number}", *LIES[number % 3]))
+    story.say(metric(story, "a-new-one", "t-1", "latency_ms", 20.0))
+    assert trust_of(story).counts("a-new-one") == (0, 0), "it waits its turn"
+    assert "not used: new sources together (" in story.last.reason
+    assert Event.SOURCE_OVER_RATE in {e for r in story.rankings for e in r.events}
+
+
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_a_thousand_names_of_a_topic_have_together_no_more_of_the_say_than_all_sources_may(seconds: int) -> None:
+    """In every metric at once: of the network weight, of the health and of the capacity."""
+    share = SOURCE_SHARE if seconds == 1 else INJECTED_SHARE  # before a review nobody has agreed: they are as one
+    allowed = -share * math.log(STATED.utility_floor) - (1 + STATED.baseline_exponent) * math.log1p(-share)
+    lied, honest = Story.begun(), Story.begun()
+    for story in (lied, honest):
+        story.run(60, CALM)
+    most = 0.0
+    for second in range(seconds):
+        for number in range(1000 if second == 0 else 50):  # new ones all the time, each with a full bucket
+            name = f"liar-{second * 1000 + number}"
+            lied.say(metric(lied, name, *LIES[number % len(LIES)]))
+        for story in (lied, honest):
+            story.run(1, CALM)
+        most = max(most, *(abs(moved(lied, honest, t)) for t in ("t-1", "t-2", "t-3")))
+    assert 0.5 * allowed < most <= allowed
+    assert lied.last.mode == honest.last.mode
+    assert all(c.eligible for c in lied.last.candidates)
 
 
 def test_standing_is_lost_by_contradiction_and_earned_back_by_agreement_more_slowly() -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -221,11 +221,12 @@ class Pipeline:
                     f"{stage} to take all of {topic}",
                 )
 
-    def configure(self, primaries: Sequence[str] = PRIMARIES) -> None:
-        """Catalogue and configurations, and wait until each primary is decided about."""
+    def configure(self, primaries: Sequence[str] = PRIMARIES, agents: Mapping[str, list[str]] | None = None) -> None:
+        """Catalogue and configurations, and wait until each primary is decided about. `agents`: who speaks for some."""
         producer, topic = self.producer(), f"{self.prefix}failover-config"
         places = {**dict.fromkeys(primaries, (0.0, 0.0)), "near": (5, 5), "middle": (15, 15), "far": (-20, 40)}
-        catalog = RegionCatalog(1, [Region(name, *place) for name, place in places.items()])
+        may = agents or {}
+        catalog = RegionCatalog(1, [Region(name, *at, agents=may.get(name, [])) for name, at in places.items()])
         producer.produce(topic, key="regions", value=encode(catalog))
         for primary in primaries:
             producer.produce(topic, key=primary, value=encode(FailoverConfiguration(primary, list(TARGETS), 1)))

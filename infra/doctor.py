@@ -23,7 +23,7 @@ from infra.doctor_security import identity, rights
 from infra.doctor_stores import stores
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
-from infra.roles import probers, sinks
+from infra.roles import probers, refused, sinks
 from schemas.config import ClientConfig, Intake, Redis, SinkConfig
 from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
@@ -93,7 +93,7 @@ def _append_time(states: list[TopicState]) -> Finding:
 
 def _roles(bootstrap: str, prefix: str) -> Iterator[Finding]:
     """What those that run say of themselves; who may not read it is told so."""
-    for name, look in (("readiness", probers), ("sinks", sinks)):
+    for name, look in (("readiness", probers), ("sinks", sinks), ("dead letters", refused)):
         try:
             yield look(bootstrap, prefix)
         except (KafkaUnavailableError, KafkaException) as error:

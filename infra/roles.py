@@ -1,12 +1,14 @@
 """Readiness probers and sinks as they say they are: who is there, what is not ready, and which breakers are open.
 
-A prober says it in its reports, a sink in the metadata of its group's commits.
+A prober says it in its reports, a sink in the metadata of its group's commits. Whose records were refused lately is
+told by the dead letters.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,10 +22,13 @@ from infra.words import clean, listed
 from schemas.breaker import State
 from schemas.codec import decode
 from schemas.errors import CodecError
-from schemas.records import ReadinessReport
+from schemas.records import DeadLetter, ReadinessReport, Reason
 from schemas.topics import named
 
 _BACK: Final = 1000  # of each partition, so many of the last reports are looked at
+_LETTERS_BACK: Final = 100  # a letter may be as large as a record
+_RECENT_MS: Final = 3_600_000
+_DETAIL_MAX: Final = 160
 _READ_S: Final = 10.0
 _SILENT_MS: Final = 120_000
 _SHOWN_MAX: Final = 5
@@ -63,6 +68,34 @@ def sinks(bootstrap: str, prefix: str = "") -> Finding:
     if not unwell:
         return Finding("sinks", OK, f"{', '.join(sorted(states))}: breakers closed")
     return Finding("sinks", WARNING, "; ".join(unwell), "mend the store; its sink goes on by itself where it was")
+
+
+def refused(bootstrap: str, prefix: str = "") -> Finding:
+    """What became dead letters within the last hour, by reason. Raises KafkaUnavailableError."""
+    since_ms = time.time_ns() // 1_000_000 - _RECENT_MS
+    last: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    until_s = time.monotonic() + _READ_S
+    with TopicReader(bootstrap, {named(prefix, "dead-letters"): _LETTERS_BACK}) as reader:
+        while not reader.at_end and time.monotonic() < until_s:
+            record = reader.poll(0.5)
+            if record is None or record.appended_at_ms < since_ms or record.value is None:
+                continue
+            try:
+                letter = decode(record.value, DeadLetter)
+            except CodecError:
+                continue
+            counts[letter.reason] += 1
+            last[letter.reason] = f"{clean(letter.found_by)} of {clean(letter.source_topic)}: {clean(letter.detail)}"
+    if not counts:
+        return Finding("dead letters", OK, "none within the last hour")
+    said = [
+        f"{count} {clean(reason)} (the last by {last[reason][:_DETAIL_MAX]})" for reason, count in counts.most_common()
+    ]
+    do = "`proxima tail dead-letters` shows each with its bytes"
+    if Reason.FOREIGN_AGENT in counts:
+        do += "; if a foreign agent is one of yours, name it in its region's `agents`"
+    return Finding("dead letters", WARNING, f"within the last hour, of the newest: {_few(said)}", do)
 
 
 def _latest_reports(bootstrap: str, prefix: str) -> dict[tuple[str, str, str], tuple[int, ReadinessReport]]:

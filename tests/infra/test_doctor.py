@@ -17,8 +17,9 @@ from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import admin_client
 from infra.processes import free_ports
 from infra.redis import Store
+from producers.publisher import Publisher
 from schemas.config import ClientConfig, Kafka, Redis, Registry, SinkConfig
-from schemas.records import ReadinessCheck, ReadinessReport
+from schemas.records import DeadLetter, ReadinessCheck, ReadinessReport, Reason
 from schemas.topics import TOPICS, named
 from tests.infra.commands import proxima, succeeds
 from tests.infra.conftest import Topics
@@ -35,8 +36,8 @@ def findings(bootstrap: str, prefix: str = "", redis_url: str | None = None) -> 
 def test_on_a_healthy_pipeline_nothing_is_broken(topics: Topics, redis_server: Store) -> None:
     found = findings(topics.bootstrap, topics.prefix, redis_server.url)
     assert list(found) == [
-        "identity", "kafka", "rights", "topics", "append time", "readiness", "sinks", "clock", "actuators", "remedies",
-        "icmp sockets", "redis", "java",
+        "identity", "kafka", "rights", "topics", "append time", "readiness", "sinks", "dead letters", "clock", "actuators",
+        "remedies", "icmp sockets", "redis", "java",
     ]  # fmt: skip
     assert all(f.status != BROKEN for f in found.values()), found
     for name in ("kafka", "append time", "redis"):
@@ -179,3 +180,22 @@ def test_probers_and_what_they_find_not_ready_are_told_with_open_breakers(topics
     assert "p-1: 1 of 2 targets ready" in found.found
     assert "eu-west-1 to t-2 is not ready by p-1 (http: no whole answer within 2 s, breaker OPEN)" in found.found
     assert found.do
+
+
+@pytest.mark.kafka
+def test_agents_that_spoke_for_a_region_not_theirs_are_named(topics: Topics) -> None:
+    letters = [
+        DeadLetter(reason, detail, "observations", 0, n, 1, "decide", b"x")
+        for n, (reason, detail) in enumerate([
+            *3 * [(str(Reason.FOREIGN_AGENT), "elsewhere/1: not among the agents that the catalogue names for alpha")],
+            (str(Reason.MALFORMED), "no Avro"),
+        ])
+    ]  # fmt: skip
+    with Publisher(topics.bootstrap, client_id="test", topic_prefix=topics.prefix) as publisher:
+        for letter in letters:
+            publisher.publish("dead-letters", "observations", letter)
+    found = findings(topics.bootstrap, topics.prefix)["dead letters"]
+    assert found.status == WARNING
+    assert "3 FOREIGN_AGENT (the last by decide of observations: elsewhere/1: not among" in found.found
+    assert "1 MALFORMED" in found.found
+    assert "`agents`" in found.do

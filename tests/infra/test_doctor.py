@@ -36,8 +36,8 @@ def findings(bootstrap: str, prefix: str = "", redis_url: str | None = None) -> 
 def test_on_a_healthy_pipeline_nothing_is_broken(topics: Topics, redis_server: Store) -> None:
     found = findings(topics.bootstrap, topics.prefix, redis_server.url)
     assert list(found) == [
-        "identity", "kafka", "rights", "topics", "append time", "readiness", "sinks", "dead letters", "clock", "actuators",
-        "remedies", "icmp sockets", "redis", "java",
+        "identity", "kafka", "rights", "topics", "append time", "readiness", "sinks", "dead letters", "clock",
+        "actuators", "remedies", "icmp sockets", "redis", "java",
     ]  # fmt: skip
     assert all(f.status != BROKEN for f in found.values()), found
     for name in ("kafka", "append time", "redis"):

@@ -29,10 +29,11 @@ from schemas.records import (
     View,
 )
 from streams.core.agents import said_by
+from streams.refold import Refold
 from tests.pipeline import Key, Pane, add_panes
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY, Sample, panes
-from tests.streams.core.story import CATALOGUE, T0, TARGETS, Network, Story, new_fold, steady
+from tests.streams.core.story import CATALOGUE, PHASE_MS, T0, TARGETS, TICK_MS, Network, Story, new_fold, steady
 
 CALM = steady(t_1=20.0, t_2=40.0, t_3=200.0)
 OURS = ("agent-1", "agent-2")
@@ -178,6 +179,18 @@ def test_a_restart_between_remembers_who_may_speak() -> None:
         each.run_each(3, {"agent-1": CALM, "liar-1": t_1_is_dead})
     assert again.outputs == story.outputs[known:]
     assert len(foreign(again)) == 4
+
+
+def test_folded_many_at_a_time_it_is_the_same() -> None:
+    story = Story.begun()
+    story.run_each(5, dict.fromkeys((*OURS, *LIARS), CALM))
+    story.say(naming(*OURS), None)
+    for _ in range(3):
+        story.run_each(5, dict.fromkeys((*OURS, *LIARS), t_1_is_dead))
+        story.say(bandwidth(story, "liar-1"))
+    again = Refold(topic="observations", topic_id="journal-1", partition=0, tick_ms=TICK_MS, phase_ms=PHASE_MS)
+    assert [out for outputs in again.apply_all(story.journal) for out in outputs] == story.outputs
+    assert len(foreign(story)) == 18
 
 
 networks = st.dictionaries(

@@ -23,6 +23,7 @@ from schemas.records import (
     ReadinessCheck,
     ReadinessReport,
     Reason,
+    RegionCatalog,
     RegionReach,
     RouteChange,
     RouteEvent,
@@ -33,9 +34,9 @@ from schemas.validate import METRICS
 from streams.core.ranking import DEAD
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
-from tests.streams.core.story import TARGETS, Network, Seen, Story, configuration, new_fold
+from tests.streams.core.story import CATALOGUE, TARGETS, Network, Seen, Story, configuration, new_fold
 
-SELDOM = ("directive", "metric", "bandwidth", "routes", "configuration", "silence", "nobody", "report")
+SELDOM = ("directive", "metric", "bandwidth", "routes", "configuration", "silence", "nobody", "report", "agents")
 AGENTS = ("agent-1", "agent-2", "agent-3")
 
 
@@ -92,6 +93,10 @@ def something(story: Story, chance: random.Random, version: int) -> int:
             if based_on >= 0:
                 story.say(configuration(version + 1, based_on, targets, a_policy(chance)))
                 return version + (based_on == version)
+        case "agents":
+            may = chance.choice([[], ["agent-1"], ["agent-1", "agent-2", "bmp-1", "p-1"], [*AGENTS, "bmp-2", "p-2"]])
+            home, *others = CATALOGUE.regions
+            story.say(RegionCatalog(2 + story.second, [replace(home, agents=may), *others]), None)
         case "report":
             check = ReadinessCheck("http", chance.choice([True, False]), "answered 500")
             at_ms, target = now_ms - chance.randrange(0, 40_000), chance.choice(TARGETS)

@@ -52,10 +52,10 @@ def role_of(command: list[str]) -> str:
 
 
 def knows(role: str, variable: str) -> bool:
-    """Whether the role's configuration has what the variable sets; of [metrics], every role is about to."""
+    """Whether the role's configuration has what the variable sets."""
     section, _, key = variable.removeprefix("PROXIMA_").lower().partition("__")
     field = ROLES[role].model_fields.get(section)
-    return section == "metrics" or (field is not None and key in getattr(field.annotation, "model_fields", {}))
+    return field is not None and key in getattr(field.annotation, "model_fields", {})
 
 
 @pytest.mark.parametrize("name", names())

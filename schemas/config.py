@@ -381,18 +381,23 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError([str(error)], where=str(path)) from None
 
 
-def _secrets(table: Mapping[str, Any], under: str = "") -> Iterator[str]:
+def _secrets(found: Any, place: tuple[str, ...] = ()) -> Iterator[str]:
     """What a file should not hold, each in words that do not repeat it: configuration is for many eyes."""
-    for key, value in table.items():
-        place = f"{under}{key}"
-        variable = _PREFIX + place.replace(".", "__").upper()
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, dict):
-                yield from _secrets(item, f"{place}.")
-            elif key == "password":
-                yield f"{place}: not in a configuration file: name a password_file, or set {variable}"
-            elif isinstance(item, str) and _PASSWORD_IN_URL.match(item):
-                yield f"{place}: no password in an address: name a password_file, or set {variable}"
+    if isinstance(found, dict):
+        for key, value in found.items():
+            yield from _secrets(value, (*place, key))
+    elif isinstance(found, list):
+        for number, value in enumerate(found):
+            yield from _secrets(value, (*place, str(number)))
+    elif place[-1] == "password":
+        yield f"{'.'.join(place)}: not in a configuration file: {_elsewhere(place)}"
+    elif isinstance(found, str) and _PASSWORD_IN_URL.match(found):
+        yield f"{'.'.join(place)}: no password in an address: {_elsewhere(place)}"
+
+
+def _elsewhere(place: tuple[str, ...]) -> str:
+    a_file = "name a file that holds it (password_file, token_file)"
+    return f"{a_file}, or set {_PREFIX}{'__'.join(place).upper()}" if len(place) == 2 else a_file
 
 
 def _override(merged: dict[str, Any], role: type[RoleConfig], environment: Mapping[str, str]) -> None:

@@ -49,7 +49,7 @@ def test_a_password_in_a_configuration_file_is_refused_and_not_repeated(
 @pytest.mark.parametrize(("section", "text"), [
     ("redis.url", f'[redis]\nurl = "redis://:{SECRET}@cache:6379/0"\n'),
     ("redis.url", f'[redis]\nurl = "rediss://proxima:{SECRET}@cache:6379/0"\n'),
-    ("webhook.destinations.url", f'[[webhook.destinations]]\nname = "a"\nurl = "https://a:{SECRET}@b/c"\n'),
+    ("webhook.destinations.0.url", f'[[webhook.destinations]]\nname = "a"\nurl = "https://a:{SECRET}@b/c"\n'),
 ])  # fmt: skip
 def test_a_password_within_an_address_in_a_file_is_refused_too(section: str, text: str, tmp_path: Path) -> None:
     said = mistakes(text, tmp_path, SinkConfig)

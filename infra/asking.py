@@ -96,7 +96,8 @@ def known(bootstrap: str, prefix: str = "", *, deadline_s: float = 30.0) -> Know
         except CodecError:
             continue  # intake makes a dead letter of it
         if isinstance(record, FailoverConfiguration):
-            by_primary.setdefault(record.primary_region, []).append(record)
+            if raw.key == record.primary_region.encode():  # else intake makes a dead letter of it, too
+                by_primary.setdefault(record.primary_region, []).append(record)
         elif mistakes(record):
             continue
         elif isinstance(record, OperatorDirective):

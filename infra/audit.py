@@ -47,7 +47,7 @@ def entries(records: Iterable[RawRecord]) -> Iterator[Entry]:
             outcome, what = "unreadable", error.what
         else:
             about, author = _about(record)
-            outcome, what = judge.hear(record, raw.appended_at_ms)
+            outcome, what = judge.hear(record, raw.appended_at_ms, raw.key)
         yield Entry(raw.appended_at_ms, raw.partition, raw.offset, about, outcome, what, author, sent_by)
 
 
@@ -67,9 +67,13 @@ class _Judge:
         self._versions: dict[str, int] = {}
         self._catalogue = 0
 
-    def hear(self, record: FailoverConfiguration | RegionCatalog | OperatorDirective, at_ms: int) -> tuple[str, str]:
+    def hear(
+        self, record: FailoverConfiguration | RegionCatalog | OperatorDirective, at_ms: int, key: bytes | None
+    ) -> tuple[str, str]:
         """What became of it, and what it asked for."""
         wrong = mistakes(record)
+        if isinstance(record, FailoverConfiguration) and key != record.primary_region.encode():
+            wrong = [*wrong, "its key is not the primary"]
         if isinstance(record, OperatorDirective):
             until = f"until {clock(record.expires_at_ms)}" if record.expires_at_ms > at_ms else "lifted"
             outcome, what = "given", f"{sentence(record)}, {until}: {record.reason}"

@@ -24,7 +24,7 @@ from infra.doctor_stores import stores
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, refused, sinks
-from schemas.config import ClientConfig, Intake, Redis, SinkConfig
+from schemas.config import ClientConfig, Intake, Kafka, Redis, SinkConfig
 from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
 
@@ -43,19 +43,28 @@ def examine(config: ClientConfig | SinkConfig) -> Iterator[Finding]:
     yield reached
     if reached.status == OK:
         yield rights(kafka)
-        states = describe_topics(kafka.bootstrap, prefix=kafka.topic_prefix)
-        yield _topics(states)
-        if any(state.exists for state in states):
-            yield _append_time(states)
-            yield from _roles(kafka.bootstrap, kafka.topic_prefix)
-        yield _clock(kafka.bootstrap, kafka.topic_prefix)
-        if all(state.exists for state in states):
-            yield from _remedies(kafka.bootstrap, kafka.topic_prefix)
+        yield from _pipeline(kafka)
     yield _sockets()
     yield _redis(config.redis, wanted="redis" in config.model_fields_set)
     if isinstance(config, SinkConfig):
         yield from stores(config)
     yield _java()
+
+
+def _pipeline(kafka: Kafka) -> Iterator[Finding]:
+    """What is on the cluster; somebody who may not look at all of it is told so."""
+    try:
+        states = describe_topics(kafka.bootstrap, prefix=kafka.topic_prefix)
+    except KafkaUnavailableError as error:
+        yield Finding("topics", WARNING, f"cannot be looked at: {error.what}", "come as `operator` or `admin`")
+        return
+    yield _topics(states)
+    if any(state.exists for state in states):
+        yield _append_time(states)
+        yield from _roles(kafka.bootstrap, kafka.topic_prefix)
+    yield _clock(kafka.bootstrap, kafka.topic_prefix)
+    if all(state.exists for state in states):
+        yield from _remedies(kafka.bootstrap, kafka.topic_prefix)
 
 
 def _broker(bootstrap: str) -> Finding:

@@ -131,14 +131,15 @@ def _few(said: list[str]) -> str:
 
 def _sinks(bootstrap: str, prefix: str) -> Iterator[tuple[str, str]]:
     """Each sink's name, and what is wrong with its store; empty: nothing is."""
-    admin, begin = admin_client(bootstrap), f"{prefix}proxima-sink-"
+    admin, begin = admin_client(bootstrap), f"{prefix}proxima-"
+    kinds = tuple(begin + kind for kind in ("sink-", "store-", "actuators-"))
     listing = admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result()
-    groups = sorted(group.group_id for group in listing.valid if group.group_id.startswith(begin))
+    groups = sorted(group.group_id for group in listing.valid if group.group_id.startswith(kinds))
     for group in groups:
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
         places = asked[group].result().topic_partitions
         words = [word for place in places if (word := _word(place.metadata))]
-        yield group.removeprefix(begin), _worst(words)
+        yield group.removeprefix(begin).removeprefix("sink-").removeprefix("store-"), _worst(words)
 
 
 def _word(metadata: str | None) -> dict[str, Any]:

@@ -129,7 +129,8 @@ class Health:
     def _breaker(self, endpoint: HealthEndpoint) -> Breaker:
         known = self._breakers.get(endpoint)
         if known is None:
-            known = Breaker(endpoint.url, self._limits, clock=self._clock, on_change=_tell)
+            # A query may be a secret, and a breaker's name is shown.
+            known = Breaker(endpoint.url.partition("?")[0], self._limits, clock=self._clock, on_change=_tell)
             self._breakers[endpoint] = known
         return known
 

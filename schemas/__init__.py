@@ -2,6 +2,7 @@
 
     avsc/        the records, language-neutral: the source of truth; history/ keeps every earlier version
     records.py   the same records as frozen dataclasses (a test holds them against avsc/)
+    letters.py   what of a record a dead letter keeps
     codec.py     bytes <-> records; the only importer of avro and fastavro
     validate.py  what a schema cannot say: ranges, region ids, columns of equal length
     readiness.py, remedies.py   the same of health endpoints and reports, of remedies and their results

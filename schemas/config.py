@@ -73,7 +73,9 @@ class RoleConfig(BaseModel):
 class Kafka(Connection):
     """`[kafka]`: where the journal is, and as whom we come (connection.py)."""
 
-    bootstrap: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
+    bootstrap: str = Field(
+        "127.0.0.1:9092", pattern=r"^[^@\s]*$", description="host:port, comma-separated; a name goes into username"
+    )
     topic_prefix: str = Field(
         "", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="a whole second pipeline beside the first"
     )

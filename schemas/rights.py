@@ -56,11 +56,15 @@ class Grant(NamedTuple):
 
 
 # Whoever writes these decides where traffic goes.
-DECISIVE: Final = ("failover-config", "observations", "engine-snapshots", "failover-rankings", "path-actions")
+DECISIVE: Final = (
+    "failover-config", "observations", "graph-updates", "network-verdicts", "engine-snapshots", "failover-rankings",
+    "path-actions",
+)  # fmt: skip
 
 
-def _sink(does: str, *reads: str) -> Rights:
-    return Rights(does, reads, ("dead-letters",), ("proxima-sink-",))
+def _sink(does: str, group: str, *reads: str) -> Rights:
+    # A group of its own kind: who may join another's could take its partitions, or commit past what it has not done.
+    return Rights(does, reads, ("dead-letters",), (group,))
 
 
 RIGHTS: Final[Mapping[str, Rights]] = {
@@ -94,17 +98,17 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "does what remedies ask for",
         ("path-actions", "failover-config"),
         ("action-results", "dead-letters"),
-        ("proxima-sink-",),
+        ("proxima-actuators-",),
     ),
-    "sink": _sink("keeps the latest, or all, or tells others", "failover-rankings"),
-    "store": _sink("keeps history", "path-weights", "failover-rankings", "failover-config"),
+    "sink": _sink("keeps the latest, or all, or tells others", "proxima-sink-", "failover-rankings"),
+    "store": _sink("keeps history", "proxima-store-", "path-weights", "failover-rankings", "failover-config"),
     "subscriber": Rights("follows decisions and what they come from", _FOR_SUBSCRIBERS, groups=("subscriber-",)),
     "operator": Rights(
         "configures, directs, explains, replays",
         _TO_BE_READ,
         ("failover-config",),
         sees_groups=("proxima-",),
-        sees_settings=_TO_BE_READ,
+        sees_settings=tuple(TOPICS),
     ),
     "admin": Rights("creates topics, grants rights, asks the doctor", tuple(TOPICS), administers=True,
                     sees_groups=("proxima-",), sees_settings=tuple(TOPICS)),
@@ -122,7 +126,10 @@ def grants(role: str, prefix: str = "") -> Iterator[Grant]:
     rights = RIGHTS[role]
     yield from (Grant("TOPIC", prefix + name, "READ") for name in rights.reads)
     yield from (Grant("TOPIC", prefix + name, "WRITE") for name in rights.writes)
-    yield from (Grant("TOPIC", prefix + name, "DESCRIBE_CONFIGS") for name in rights.sees_settings)
+    for name in rights.sees_settings:
+        yield Grant("TOPIC", prefix + name, "DESCRIBE_CONFIGS")
+        if name not in rights.topics:
+            yield Grant("TOPIC", prefix + name, "DESCRIBE")
     yield from (Grant("GROUP", prefix + begin, "READ", is_prefix=True) for begin in rights.groups)
     yield from (Grant("GROUP", prefix + begin, "DESCRIBE", is_prefix=True) for begin in rights.sees_groups)
     if rights.administers:

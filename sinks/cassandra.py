@@ -28,9 +28,8 @@ from cassandra.query import UNSET_VALUE, BatchStatement, BatchType
 from schemas.codec import encode
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeights
 from schemas.stores import Cassandra
-from schemas.validate import mistakes
 from sinks.cassandra_connection import Connection, reaching
-from sinks.kept import DAY_MS, METRICS, TOPICS, InForce, Metrics, check_ranking, metrics_of, place_of
+from sinks.kept import DAY_MS, METRICS, TOPICS, InForce, Metrics, check_ranking, is_sound, metrics_of, place_of
 from sinks.runner import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
@@ -68,6 +67,7 @@ class CassandraSink(Sink):
     """It connects when there is something to write, so that a cluster that is away is one more thing to wait for."""
 
     topics = TOPICS
+    group = "proxima-store-"
 
     def __init__(self, settings: Cassandra) -> None:
         self._settings = settings
@@ -84,7 +84,7 @@ class CassandraSink(Sink):
         elif isinstance(record, FailoverRanking):
             check_ranking(record)
             self._rankings.append((record, encode(record)))
-        elif isinstance(record, FailoverConfiguration) and not mistakes(record):  # else intake buries it
+        elif isinstance(record, FailoverConfiguration) and is_sound(record, meta.key):  # else intake buries it
             self._configurations.append((record, place_of(meta), meta.appended_at_ms))
 
     def flush(self) -> Collection[Place]:

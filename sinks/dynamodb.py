@@ -23,7 +23,6 @@ from schemas.codec import encode
 from schemas.errors import CodecError
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeights, Reason
 from schemas.stores import DynamoDb
-from schemas.validate import mistakes
 from sinks.dynamodb_tables import (
     CONFIGURATIONS,
     HEAD,
@@ -35,7 +34,7 @@ from sinks.dynamodb_tables import (
     day_bucket,
     hour_bucket,
 )
-from sinks.kept import METRICS, TOPICS, InForce, Metrics, check_ranking, metrics_of, place_of
+from sinks.kept import METRICS, TOPICS, InForce, Metrics, check_ranking, is_sound, metrics_of, place_of
 from sinks.runner import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class DynamoDbSink(Sink):
     """`prefix` is the topics' (a whole second pipeline). Nothing is asked of AWS before there is something to write."""
 
     topics = TOPICS
+    group = "proxima-store-"
 
     def __init__(self, settings: DynamoDb, *, prefix: str = "") -> None:
         self._settings = settings
@@ -68,7 +68,7 @@ class DynamoDbSink(Sink):
         elif isinstance(record, FailoverRanking):
             check_ranking(record)
             self._rankings.setdefault((record.primary_region, record.sequence), (record, _bytes_of(record)))
-        elif isinstance(record, FailoverConfiguration) and not mistakes(record):  # else intake buries it
+        elif isinstance(record, FailoverConfiguration) and is_sound(record, meta.key):  # else intake buries it
             _bytes_of(record)
             self._configurations.append((record, place_of(meta), meta.appended_at_ms))
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from schemas.errors import CodecError
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeight, PathWeights, Reason
+from schemas.validate import mistakes
 from sinks.runner import Meta
 
 TOPICS: Final = ("path-weights", "failover-rankings", "failover-config")
@@ -61,6 +62,11 @@ class InForce:
     def follows(self, record: FailoverConfiguration, place: str) -> bool:
         """Whether the record, one without mistakes, is new here, and comes into force after this."""
         return place > self.place and record.based_on == self.version
+
+
+def is_sound(record: FailoverConfiguration, key: bytes | None) -> bool:
+    """Whether the fold hears of it: it has no mistake, and stands where all of its primary do, in their order."""
+    return key == record.primary_region.encode() and not mistakes(record)
 
 
 def metrics_of(record: PathWeights) -> Metrics:

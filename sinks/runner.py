@@ -32,6 +32,7 @@ from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.codec import decode, read
 from schemas.connection import client_settings, is_refusal, refused
 from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
+from schemas.letters import kept
 from schemas.observed import Observed
 from schemas.records import DeadLetter, FailoverRanking, Record
 from schemas.topics import TOPICS, named
@@ -74,6 +75,8 @@ class Sink(Protocol):
 
     topics: Sequence[str]
     """What it takes, by the names of the table."""
+    group: str = "proxima-sink-"
+    """How its consumer group's name begins: a role may join the groups of its own kind (schemas/rights.py)."""
     check_every_s: float = CHECK_EVERY_S
     """How often `flush` is called when there is nothing to write."""
 
@@ -145,7 +148,7 @@ class SinkRunner(Observed):
         linger_ms: int = 50,
         retry_ms_max: int = 2000,
     ) -> None:
-        """`name` gives the consumer group, `proxima-sink-NAME`: sinks of one name share the work on one store."""
+        """`name` ends the consumer group's (`proxima-sink-NAME`): sinks of one name share the work on one store."""
         self.counts = Counts()
         self._gauges = Gauges(name)
         self._sink, self._name, self._bootstrap = sink, name, bootstrap
@@ -156,7 +159,7 @@ class SinkRunner(Observed):
         self._word = _word(State.CLOSED)  # about the breaker, in the commits' metadata
         self._topics = {named(prefix, topic): TOPICS[topic] for topic in sink.topics}
         self._consumer: Any = Consumer(
-            _settings(bootstrap, f"{prefix}proxima-sink-{name}")
+            _settings(bootstrap, f"{prefix}{sink.group}{name}")
             | {"on_commit": self._on_commit, "error_cb": self._on_trouble}
         )
         self._letters = DeadLetters(bootstrap, prefix)
@@ -321,17 +324,18 @@ class SinkRunner(Observed):
     def _bury(self, value: bytes, meta: Meta, error: CodecError) -> None:
         self.counts.dead_letters += 1
         log.warning("dead letter: %s, partition %d, offset %d: %s", meta.topic, meta.partition, meta.offset, error.what)
+        original, key, detail = kept(value, meta.key, error.what)
         self._letters.send(
             DeadLetter(
                 reason=error.reason,
-                detail=error.what,
+                detail=detail,
                 source_topic=meta.topic,
                 source_partition=meta.partition,
                 source_offset=meta.offset,
                 appended_at_ms=meta.appended_at_ms,
                 found_by=self._name,
-                original=value,
-                original_key=meta.key,
+                original=original,
+                original_key=key,
             )
         )
 

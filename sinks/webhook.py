@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import Final
 
 from schemas.errors import CodecError, DestinationGoneError, ProximaError
+from schemas.letters import kept
 from schemas.records import DeadLetter, FailoverRanking, Reason
 from schemas.webhook import Destination
 from sinks.courier import Courier, Ending, Parcel, Result
@@ -150,16 +151,17 @@ class WebhookSink(Sink):
 
     def _letter(self, result: Result) -> DeadLetter:
         meta = result.parcel.meta
+        original, key, detail = kept(meta.value, meta.key, result.why)
         return DeadLetter(
             reason=Reason.NOT_DELIVERED,
-            detail=result.why,
+            detail=detail,
             source_topic=meta.topic,
             source_partition=meta.partition,
             source_offset=meta.offset,
             appended_at_ms=meta.appended_at_ms,
             found_by=f"webhook-{self._to.name}",
-            original=meta.value,
-            original_key=meta.key,
+            original=original,
+            original_key=key,
         )
 
     def _switched_off(self, parcel: Parcel) -> DestinationGoneError:

@@ -26,11 +26,13 @@ from prometheus_client import Histogram
 from schemas.codec import decode, encode, read
 from schemas.config import Intake as IntakeConfig
 from schemas.errors import CodecError
+from schemas.letters import KEY_BYTES_MAX, ORIGINAL_BYTES_MAX
 from schemas.observed import seconds
 from schemas.records import (
     ActionResult,
     AgentHealth,
     BandwidthMeasurement,
+    FailoverConfiguration,
     Observation,
     OperatorDirective,
     PathPanes,
@@ -183,6 +185,7 @@ class Intake:
     def _add(self, p: _Partition, flush: Flush, record: JournalRecord) -> None:
         p.originals[record.offset] = record
         try:
+            _check_size(record)
             content = decode(record.value, ProbeBatch, BandwidthMeasurement, AgentHealth, Tick)
             if isinstance(content, ProbeBatch):
                 found = _too_many_paths(content, record) or flush.add(content, record.offset, record.appended_at_ms)
@@ -265,6 +268,7 @@ class Intake:
     async def _forward(self, place: Place, p: _Partition, record: JournalRecord) -> None:
         p.next_offset = record.offset + 1
         try:
+            _check_size(record)
             content = read(record.value, *TOPICS[place.topic].records)
             found = _wrong(content, record, self._config.ahead_ms_max)
             body = b"" if found is not None else encode(content)
@@ -368,7 +372,7 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
     found = mistakes(content)
     if found:
         return Rejected(record.offset, Reason.OUT_OF_RANGE, "; ".join(found[:5]))
-    if isinstance(content, ActionResult) and record.key != content.primary_region.encode():
+    if isinstance(content, ActionResult | FailoverConfiguration) and record.key != content.primary_region.encode():
         detail = f"the key {record.key!r} is not the primary {content.primary_region}"
         return Rejected(record.offset, Reason.WRONG_RECORD, detail[:500])
     ahead_ms = getattr(content, "observed_at_ms", 0) - record.appended_at_ms
@@ -376,6 +380,13 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
         detail = f"observed {ahead_ms} ms after the broker appended it: check its source's clock"
         return Rejected(record.offset, Reason.FROM_THE_FUTURE, detail)
     return None
+
+
+def _check_size(record: JournalRecord) -> None:
+    """A broker bounds what is compressed; what it unpacks to is taken apart only up to here."""
+    if len(record.value) > ORIGINAL_BYTES_MAX or len(record.key or b"") > KEY_BYTES_MAX:
+        detail = f"{len(record.value)} bytes with a key of {len(record.key or b'')}"
+        raise CodecError(Reason.TOO_LARGE, f"{detail}: {ORIGINAL_BYTES_MAX} and {KEY_BYTES_MAX} at most")
 
 
 def _unreadable(record: JournalRecord, error: Exception) -> Rejected:

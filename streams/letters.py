@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from schemas.codec import encode
+from schemas.letters import kept
 from schemas.records import DeadLetter
 from streams.journal import JournalRecord
 
@@ -16,6 +17,7 @@ _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")  # of a Python object, in an ex
 def letter(topic: str, record: JournalRecord, reason: str, detail: str, found_by: str) -> bytes:
     """A dead letter about one record of a topic, encoded; `detail` may hold whatever hostile bytes put there."""
     said = _ADDRESS.sub("", detail)[:_DETAIL_MAX].encode(errors="backslashreplace").decode()
+    original, key, said = kept(record.value, record.key, said)
     return encode(
         DeadLetter(
             reason=str(reason),
@@ -25,7 +27,7 @@ def letter(topic: str, record: JournalRecord, reason: str, detail: str, found_by
             source_offset=record.offset,
             appended_at_ms=record.appended_at_ms,
             found_by=found_by,
-            original=record.value,
-            original_key=record.key,
+            original=original,
+            original_key=key,
         )
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli._options import AsJson, say, say_json
+from infra.cli._options import AsJson, in_use, say, say_json
 
 if TYPE_CHECKING:
     from schemas.config import SinkConfig
@@ -77,4 +77,4 @@ def settings_of(config: Path | None, store: str | None) -> tuple[SinkConfig, str
 
     if store is not None and store not in STORES:
         raise typer.BadParameter(f"{store!r} is none of {', '.join(STORES)}", param_hint="--store")
-    return load(SinkConfig, config), store
+    return in_use(load(SinkConfig, config)), store

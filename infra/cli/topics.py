@@ -132,7 +132,7 @@ def acls(
         list[str] | None,
         typer.Option(
             metavar="ROLE=PRINCIPAL",
-            help="Who has a role, as Kafka names it; may be repeated. Default: every role, as User:proxima-ROLE.",
+            help="Who has a role, as Kafka names it, where it is not User:proxima-ROLE; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -188,12 +188,16 @@ def _principals(given: list[str] | None) -> dict[str, str]:
     """By role."""
     from schemas.rights import RIGHTS, roles  # noqa: PLC0415
 
-    if not given:
-        return {name: f"User:proxima-{name}" for name in RIGHTS}
-    found = {}
-    for each in given:
+    found = {name: f"User:proxima-{name}" for name in RIGHTS}
+    for each in given or ():
         name, separator, principal = each.partition("=")
-        if not separator or ":" not in principal or name not in roles() or "'" in principal:
+        if (
+            not separator
+            or ":" not in principal
+            or name not in roles()
+            or "'" in principal
+            or not principal.isprintable()
+        ):
             what = f"{each!r} is not ROLE=TYPE:NAME, with a role of {', '.join(roles())}"
             raise typer.BadParameter(what, param_hint="--role")
         found[name] = principal

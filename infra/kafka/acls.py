@@ -6,7 +6,7 @@ who can move traffic. Only grants are compared; a refusal (DENY) takes nothing a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +28,10 @@ from schemas.topics import TOPICS, named
 
 _RESOURCES: Final = {"TOPIC": ResourceType.TOPIC, "GROUP": ResourceType.GROUP, "CLUSTER": ResourceType.BROKER}
 _NOT_YOURS: Final = "access lists cannot be had: no right to DESCRIBE the cluster"
-_COME: Final = "come as somebody with the role `admin`; and does the cluster have an authorizer?"
+_COME: Final = (
+    "come as the role `admin`, the first time as a super user of the cluster; and does it have an authorizer?"
+)
+_RULES: Final = ("ALL", "ALTER", "ALTER_CONFIGS", "CLUSTER_ACTION", "CREATE", "DELETE")
 _CHANGES: Final = ("WRITE", "ALL", "ALTER", "ALTER_CONFIGS", "DELETE")
 _FLAGS: Final = {"TOPIC": "--topic", "GROUP": "--group"}
 
@@ -80,13 +83,23 @@ def missing(bootstrap: str, allowed: Iterable[Allowed]) -> list[Allowed]:
 
 
 def strangers(bootstrap: str, allowed: Iterable[Allowed], prefix: str = "") -> list[Allowed]:
-    """Who else may write or change one of our topics, by grants that are not of the table."""
-    known, ours = set(allowed), {named(prefix, name) for name in TOPICS}
-    found = []
-    for each in granted(bootstrap) - known:
-        if each.grant.operation in _CHANGES and any(each.grant.touches(topic) for topic in ours):
-            found.append(each)
-    return sorted(found)
+    """Who else may write our topics, join our groups or rule the cluster, by grants that are not of the table."""
+    ours = {named(prefix, name) for name in TOPICS}
+    return sorted(each for each in granted(bootstrap) - set(allowed) if _is_mighty(each.grant, ours, prefix))
+
+
+def _is_mighty(grant: Grant, topics: Collection[str], prefix: str) -> bool:
+    """Whether it lets somebody write or change one of our topics, join one of our groups, or grant it to himself."""
+    match grant.kind:
+        case "CLUSTER":
+            return grant.operation in _RULES
+        case "GROUP":
+            ours = f"{prefix}proxima-"
+            is_ours = (
+                grant.name == "*" or grant.name.startswith(ours) or (grant.is_prefix and ours.startswith(grant.name))
+            )
+            return is_ours and grant.operation in ("READ", "ALL", "DELETE")
+    return grant.operation in _CHANGES and any(grant.touches(topic) for topic in topics)
 
 
 def writers(allowed: Iterable[Allowed], topic: str) -> set[str]:
@@ -140,7 +153,7 @@ def _binding(each: Allowed) -> AclBinding:
 
 def _refused(error: KafkaException, bootstrap: str) -> KafkaUnavailableError:
     return KafkaUnavailableError(
-        f"access lists cannot be had: {error.args[0].str()}",
+        f"access lists cannot be had: {error.args[0].str().partition(' Request(')[0].strip()}",
         where=bootstrap,
         do=_COME,
     )

@@ -45,6 +45,7 @@ class ActuatorsSink(Sink, Observed):
     """All actuators of one file, in one thread, one action after the other."""
 
     topics = ("path-actions", "failover-config")
+    group = "proxima-"  # and a name that begins with `actuators-`
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ def test_everything_that_was_asked_is_there_with_who_asked_and_what_became_of_it
     topics.publish("failover-config", replace(FIRST, version=9, based_on=7, author="mallory"))
     topics.publish("failover-config", replace(FIRST, version=2, based_on=1, author="ann"))
     topics.publish("failover-config", replace(FIRST, version=0, author="bob"))
+    topics.publish("failover-config", replace(FIRST, version=3, based_on=1, author="dave"), key="us-east-1")
     topics.publish("failover-config", b"\x00 is nothing")
     directive = OperatorDirective("d1", Directive.FREEZE, 1 << 50, "carol", "a test", "eu-west-1", None)
     topics.publish("failover-config", directive, key="directive/d1")
@@ -37,6 +38,7 @@ def test_everything_that_was_asked_is_there_with_who_asked_and_what_became_of_it
     assert found["eu-west-1", "mallory", "version 9 on 7"] == "rejected, version 1 was in force"
     assert found["eu-west-1", "ann", "version 2 on 1"] == "accepted"
     assert found["eu-west-1", "bob", "version 0 on 0"].startswith("invalid: ")
+    assert found["eu-west-1", "dave", "version 3 on 1"] == "invalid: its key is not the primary"
     assert [outcome for (about, author, _), outcome in found.items() if not author and about == "eu-west-1"] == [
         "unreadable"
     ]

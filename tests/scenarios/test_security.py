@@ -32,7 +32,7 @@ from schemas.records import (
     ReadinessReport,
     RouteEvent,
 )
-from schemas.rights import RIGHTS
+from schemas.rights import RIGHTS, Grant
 from schemas.topics import TOPICS
 from tests.infra.commands import PROXIMA, environment, fails, running, succeeds
 from tests.producers.routes import wire
@@ -373,7 +373,20 @@ def test_what_goes_beyond_the_table_is_named(secured: Secured) -> None:
         ]
         acls.apply(bootstrap, [mallory])
         assert acls.strangers(bootstrap, every) == [mallory]
-        assert acls.writers(acls.granted(bootstrap), "failover-config") == {"User:mallory", "User:proxima-operator"}
+        for grant in (
+            Grant("CLUSTER", "kafka-cluster", "ALTER"),
+            Grant("GROUP", "*", "ALL"),
+            Grant("GROUP", "proxima-decide", "READ"),
+            Grant("GROUP", "pro", "READ", is_prefix=True),
+            Grant("TOPIC", "failover-", "ALL", is_prefix=True),
+        ):
+            acls.apply(bootstrap, [acls.Allowed("User:eve", grant)])
+            assert acls.Allowed("User:eve", grant) in acls.strangers(bootstrap, every)
+        acls.apply(bootstrap, [acls.Allowed("User:carl", Grant("GROUP", "subscriber-carl", "READ"))])
+        assert {a.principal for a in acls.strangers(bootstrap, every)} == {"User:mallory", "User:eve"}
+        assert acls.writers(acls.granted(bootstrap), "failover-config") == {
+            "User:mallory", "User:eve", "User:proxima-operator",
+        }  # fmt: skip
         other = acls.wanted({"probe": "User:another"})
         assert acls.missing(bootstrap, other) == other
     said = fails_with("topics", "acls", "--check", **secured.environment("admin"))

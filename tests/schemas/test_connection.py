@@ -57,6 +57,13 @@ def test_a_password_within_an_address_in_a_file_is_refused_too(section: str, tex
     assert SECRET not in said
 
 
+def test_a_name_in_brokers_addresses_is_no_address() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(ClientConfig, None, {"PROXIMA_KAFKA__BOOTSTRAP": f"ann:{SECRET}@broker:9092"})
+    assert "kafka.bootstrap" in str(raised.value)
+    assert SECRET not in str(raised.value)
+
+
 def test_an_address_with_a_users_name_alone_is_fine(tmp_path: Path) -> None:
     path = tmp_path / "sink.toml"
     path.write_text('[redis]\nurl = "rediss://proxima@cache:6379/0"\n')

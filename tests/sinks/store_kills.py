@@ -132,7 +132,7 @@ def publish(pipeline: Pipeline, topic: str, values: Iterable[Record | bytes], ke
 
 def done(pipeline: Pipeline) -> int:
     """Records that the sink's group has committed."""
-    consumer = Consumer({"bootstrap.servers": pipeline.bootstrap, "group.id": f"{pipeline.prefix}proxima-sink-{NAME}"})
+    consumer = Consumer({"bootstrap.servers": pipeline.bootstrap, "group.id": f"{pipeline.prefix}proxima-store-{NAME}"})
     try:
         return sum(p.offset for p in consumer.committed(_partitions(pipeline), timeout=10) if p.offset >= 0)
     finally:

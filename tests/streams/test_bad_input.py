@@ -6,6 +6,7 @@ each sample has a value of its own. The long form of the fuzzing runs with PROXI
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from confluent_kafka import Producer
 
 from infra.kafka.cluster import Broker
 from schemas.codec import MAGIC, decode, encode, fingerprint_of, schema_of, to_plain
@@ -267,6 +269,38 @@ def test_each_kind_of_bad_input_is_dead_lettered_with_its_bytes_and_the_records_
     assert all(letter.found_by == "decide" and letter.original == values[_place(letter)].value for letter in unknown)
     assert len(letters) == len(names)
     say(f"{len(letters)} kinds of bad input, {feed.samples} good samples between them, {verdict.rankings} rankings")
+
+
+def test_what_unpacks_to_more_than_any_letter_takes_is_one_all_the_same_and_stops_nothing(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    """A broker bounds a batch as it is compressed: a kilobyte may be many megabytes to whoever reads it."""
+    large = {"message.max.bytes": 1_000_000_000, "queue.buffering.max.kbytes": 1_000_000, "compression.type": "zstd"}
+    settings = {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "log_level": 0, **large}
+    bomb = b'{"a":"' + bytes(40 << 20)
+    with Pipeline(kafka.bootstrap, tmp_path) as pipeline:
+        pipeline.start("intake")
+        producer: Any = Producer(settings)
+        for topic, value, key in (
+            ("injected-metrics", bomb, b"alpha"),
+            ("probe-samples", MAGIC + bytes(JOURNAL_BYTES_MAX), b"agent"),
+            ("injected-metrics", b"{}", bytes(9 << 20)),
+        ):
+            producer.produce(pipeline.prefix + topic, value, key)
+            assert producer.flush(60) == 0
+        good = InjectedMetric("alpha", "near", "latency_ms", 5.0, "feed", time.time_ns() // 1_000_000)
+        producer.produce(f"{pipeline.prefix}injected-metrics", encode(good), b"alpha")
+        assert producer.flush(60) == 0
+        pipeline.wait(lambda: len(pipeline.read("dead-letters")) == 3, 60, "three dead letters")
+        letters = [decode(r.value, DeadLetter) for r in pipeline.read("dead-letters")]
+        assert {letter.reason for letter in letters} == {Reason.TOO_LARGE}
+        whole = next(letter for letter in letters if f"of {len(bomb)} bytes" in letter.detail)
+        assert bomb.startswith(whole.original)
+        assert hashlib.sha256(bomb).hexdigest() in whole.detail
+        assert sorted(len(letter.original_key or b"") for letter in letters) == [5, 5, 4096]
+        pipeline.wait(lambda: any(b"feed" in r.value for r in pipeline.read("observations")), 60, "the good record")
+        assert pipeline.deaths == []
+        pipeline.stop()
 
 
 def test_a_backlog_of_hours_sent_at_once_does_not_outgrow_the_journals_records(kafka: Broker, tmp_path: Path) -> None:

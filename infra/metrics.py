@@ -15,25 +15,14 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    GC_COLLECTOR,
-    PLATFORM_COLLECTOR,
-    PROCESS_COLLECTOR,
-    CollectorRegistry,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from schemas import observed
-from schemas.breaker import State, living
 from schemas.config import Metrics
 from schemas.errors import ConfigError
 
@@ -46,29 +35,10 @@ _THREADS_MAX: Final = 2 * _AT_ONCE_MAX  # with those that were hung up on and ha
 _AGAIN_S: Final = 2.0
 
 
-class Breakers(Collector):
-    """Every breaker of this process, as it stands when it is asked."""
-
-    def collect(self) -> Iterator[Metric]:
-        state = GaugeMetricFamily("proxima_breaker_state", "1 for the state that it is in.", labels=["name", "state"])
-        calls = CounterMetricFamily(
-            "proxima_breaker_calls", "Calls by what became of them.", labels=["name", "outcome"]
-        )
-        opened = CounterMetricFamily("proxima_breaker_opened", "How often it opened.", labels=["name"])
-        for status in {each.name: each for each in living()}.values():
-            for each in State:
-                state.add_metric([status.name, each.value.lower()], float(status.state is each))
-            for outcome in ("passed", "failed", "refused"):
-                calls.add_metric([status.name, outcome], getattr(status, outcome))
-            opened.add_metric([status.name], status.opened)
-        yield from (state, calls, opened)
-
-
 def registry() -> CollectorRegistry:
     """All that a role shows."""
     found = CollectorRegistry()
-    for collector in (observed.Everything(), Breakers(), PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
-        found.register(collector)
+    observed.register_all(found)
     return found
 
 

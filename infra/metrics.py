@@ -14,58 +14,31 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    GC_COLLECTOR,
-    PLATFORM_COLLECTOR,
-    PROCESS_COLLECTOR,
-    CollectorRegistry,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from schemas import observed
-from schemas.breaker import State, living
 from schemas.config import Metrics
 from schemas.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 PORT_OF: Final = {"intake": 0, "decide": 1, "overview": 2, "supervisor": 3}  # above [metrics] port
-_REQUEST_S: Final = 5.0  # who asks has so long to say what
+_REQUEST_S: Final = 5.0  # from connection to answer
 _AT_ONCE_MAX: Final = 8
+_THREADS_MAX: Final = 2 * _AT_ONCE_MAX  # with those that were hung up on and have not noticed yet
 _AGAIN_S: Final = 2.0
-
-
-class Breakers(Collector):
-    """Every breaker of this process, as it stands when it is asked."""
-
-    def collect(self) -> Iterator[Metric]:
-        state = GaugeMetricFamily("proxima_breaker_state", "1 for the state that it is in.", labels=["name", "state"])
-        calls = CounterMetricFamily(
-            "proxima_breaker_calls", "Calls by what became of them.", labels=["name", "outcome"]
-        )
-        opened = CounterMetricFamily("proxima_breaker_opened", "How often it opened.", labels=["name"])
-        for status in {each.name: each for each in living()}.values():
-            for each in State:
-                state.add_metric([status.name, each.value.lower()], float(status.state is each))
-            for outcome in ("passed", "failed", "refused"):
-                calls.add_metric([status.name, outcome], getattr(status, outcome))
-            opened.add_metric([status.name], status.opened)
-        yield from (state, calls, opened)
 
 
 def registry() -> CollectorRegistry:
     """All that a role shows."""
     found = CollectorRegistry()
-    for collector in (observed.Everything(), Breakers(), PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
-        found.register(collector)
+    observed.register_all(found)
     return found
 
 
@@ -108,27 +81,52 @@ def _serve(listen: str, port: int, role: str) -> None:
 
 
 class _Server(ThreadingHTTPServer):
-    """A few requests at a time; who comes beyond that is sent away."""
+    """A few requests at a time, each for a few seconds; who comes beyond that takes the place of the oldest."""
 
     daemon_threads = True
+    request_queue_size = 64  # of 5, a few at once already wait for seconds
 
     def __init__(self, listen: str, port: int, role: str) -> None:
         self.address_family = socket.AF_INET6 if ":" in listen else socket.AF_INET
         self.role, self.shown = role, registry()
-        self._free = threading.BoundedSemaphore(_AT_ONCE_MAX)
+        self._room = threading.BoundedSemaphore(_THREADS_MAX)
+        self._lock = threading.Lock()
+        self._open: dict[Any, float] = {}  # connections and when each began, the oldest first
         super().__init__((listen, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        with self._lock:
+            if len(self._open) >= _AT_ONCE_MAX:
+                self._hang_up(next(iter(self._open)))
+            self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self._room.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:  # nobody hangs up on what is closed, and perhaps another's by now
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second: hang up on who took too long, however busily."""
+        with self._lock:
+            for request, begun_s in list(self._open.items()):
+                if time.monotonic() - begun_s > _REQUEST_S:
+                    self._hang_up(request)
+
+    def _hang_up(self, request: Any) -> None:
+        """Its thread notices, and closes."""
+        del self._open[request]
+        with suppress(OSError):  # who asked has gone
+            request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who asked has gone, or was too slow: nothing to say about that."""

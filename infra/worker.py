@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 _PAUSE_S_MAX = 5.0
 _STUCK_S = 30.0
 _LONG_ENOUGH_S = 30.0  # a stage that ran for so long may come back at once
+_AGAIN_MAX = 3  # a stage that was started again more often than this ...
+_LATELY_S = 300.0  # ... within so long does not stay up
 
 
 def run_worker(config: WorkerConfig, config_path: Path | None) -> int:
@@ -82,9 +85,11 @@ class _Supervised(Observed):
         return self.pulse.stuck()
 
     def unready(self) -> str:
-        """A stage does not run."""
+        """A stage does not run, or does not stay up."""
         down = [name for name, stage in self._each() if stage.child is None or stage.returncode is not None]
-        return f"not running: {', '.join(down)}" if down else ""
+        loops = [name for name, stage in self._each() if stage.is_looping()]
+        said = (("not running", down), (f"started again more than {_AGAIN_MAX} times in {_LATELY_S:.0f} s", loops))
+        return "; ".join(f"{what}: {', '.join(names)}" for what, names in said if names)
 
     def _each(self) -> list[tuple[str, _Stage]]:
         return list(self._stages.items())
@@ -97,6 +102,7 @@ class _Stage:
         self.not_before_s = 0.0
         self.starts = 0
         self._started_s, self._pause_s = 0.0, 0.0
+        self._again_s: deque[float] = deque(maxlen=_AGAIN_MAX + 1)
 
     def start(self) -> int:
         command = [sys.executable, "-m", "infra.cli", "worker", "--stages", self.name]
@@ -107,8 +113,15 @@ class _Stage:
         self._started_s = time.monotonic()
         self.not_before_s = self._started_s + self._pause_s
         self.starts += 1
+        if self.child is not None:
+            self._again_s.append(self._started_s)
         self.child = ChildProcess.start(command, name=self.name)
         return self.child.pid
+
+    def is_looping(self) -> bool:
+        """It was started again too often of late."""
+        again_s = list(self._again_s)
+        return len(again_s) > _AGAIN_MAX and time.monotonic() - again_s[0] <= _LATELY_S
 
     @property
     def returncode(self) -> int | None:

@@ -19,9 +19,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 from weakref import WeakSet
 
-from prometheus_client import Histogram, disable_created_metrics
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from schemas.breaker import State, living
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +95,31 @@ class Everything(Collector):
             except Exception as error:  # a figure that is missing is worth less than the rest
                 _tell(each, error)
         yield from (found[name] for name in sorted(found))
+
+
+class Breakers(Collector):
+    """Every breaker of this process, as it stands when it is asked."""
+
+    def collect(self) -> Iterator[Metric]:
+        """States, calls and openings, by name."""
+        state = GaugeMetricFamily("proxima_breaker_state", "1 for the state that it is in.", labels=["name", "state"])
+        calls = CounterMetricFamily(
+            "proxima_breaker_calls", "Calls by what became of them.", labels=["name", "outcome"]
+        )
+        opened = CounterMetricFamily("proxima_breaker_opened", "How often it opened.", labels=["name"])
+        for status in {each.name: each for each in living()}.values():
+            for each in State:
+                state.add_metric([status.name, each.value.lower()], float(status.state is each))
+            for outcome in ("passed", "failed", "refused"):
+                calls.add_metric([status.name, outcome], getattr(status, outcome))
+            opened.add_metric([status.name], status.opened)
+        yield from (state, calls, opened)
+
+
+def register_all(registry: CollectorRegistry) -> None:
+    """What every role shows: all that is observed, its breakers, and the process itself."""
+    for collector in (Everything(), Breakers(), PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+        registry.register(collector)
 
 
 def stuck() -> list[str]:

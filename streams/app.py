@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("proxima")
 
 _EXIT_BUG: Final = 70  # EX_SOFTWARE: a supervisor starts us again
+_EXIT_KAFKA: Final = 1  # so it does here; Kafka is away or refuses
 _IDLE_S: Final = 0.02
 _TURN_RECORDS: Final = 10  # then the metronome, confirmations and commits have theirs
 _FETCH_WAIT_MS: Final = 50  # for a first record; meanwhile there is no other fetch
@@ -402,4 +403,9 @@ def _die(error: BaseException) -> NoReturn:
     else:
         sys.stderr.write("".join(traceback.format_exception(error)))
     sys.stderr.flush()
-    os._exit(_EXIT_BUG)
+    os._exit(_EXIT_KAFKA if _is_kafkas(error) or _is_kafkas(error.__cause__) else _EXIT_BUG)
+
+
+def _is_kafkas(error: BaseException | None) -> bool:
+    """Faust raises an error of its own from one of a send."""
+    return isinstance(error, KafkaError | KafkaUnavailableError)

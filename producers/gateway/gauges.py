@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import PROCESS_COLLECTOR, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from schemas.observed import Everything
+from schemas.observed import register_all
 
 
 class Gauges:
@@ -46,9 +46,7 @@ class Gauges:
             "When the newest ranking that was heard had been decided.",
             registry=self.registry,
         )
-        # What all roles show: the publisher's figures, and the process.
-        self.registry.register(Everything())
-        self.registry.register(PROCESS_COLLECTOR)
+        register_all(self.registry)  # the publisher's figures are among them
 
     def text(self) -> bytes:
         """In Prometheus' exposition format."""

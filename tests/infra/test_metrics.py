@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import socket
 import subprocess
 import urllib.request
+from contextlib import ExitStack
 from shutil import which
 
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from infra import metrics
 from infra.metrics import registry, serve_metrics
-from infra.processes import free_ports
+from infra.processes import free_ports, wait_until
 from schemas.breaker import Breaker, Limits
 from schemas.config import Metrics
 from schemas.errors import ConfigError
@@ -59,3 +62,47 @@ def test_they_are_served_where_the_file_says_and_an_address_that_is_taken_is_one
     promtool = which("promtool")
     if promtool is not None:
         subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, timeout=30)
+
+
+def is_hung_up_on(connection: socket.socket) -> bool:
+    """Send one more byte of a request that never ends; whether nobody listens any more."""
+    try:
+        connection.send(b"x")
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def slow(stack: ExitStack, port: int) -> socket.socket:
+    """A connection that has begun to ask."""
+    found = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+    found.send(b"GET /")
+    found.setblocking(False)
+    return found
+
+
+def test_who_asks_slowly_takes_nobodys_place_the_oldest_of_too_many_is_hung_up_on() -> None:
+    (port,) = free_ports(1)
+    serve_metrics(Metrics(port=port), "a role")
+    with ExitStack() as stack:
+        connections = [slow(stack, port) for _ in range(metrics._AT_ONCE_MAX)]
+        for _ in range(2):  # the first takes a place, the second finds that it is free again
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+                assert answer.status == 200
+        wait_until(lambda: is_hung_up_on(connections[0]), 2, "the oldest to be hung up on", poll_s=0.05)
+        assert [is_hung_up_on(each) for each in connections[2:]] == [False] * (metrics._AT_ONCE_MAX - 2)
+        many = [slow(stack, port) for _ in range(4 * metrics._AT_ONCE_MAX)]
+        wait_until(lambda: all(is_hung_up_on(each) for each in connections), 2, "the first ones to be hung up on")
+        assert not is_hung_up_on(many[-1])
+
+
+def test_who_sends_a_byte_now_and_then_is_hung_up_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_REQUEST_S", 0.5)  # that of a single read stays 5 s
+    (port,) = free_ports(1)
+    serve_metrics(Metrics(port=port), "a role")
+    with ExitStack() as stack:
+        connection = slow(stack, port)
+        assert not is_hung_up_on(connection)
+        wait_until(lambda: is_hung_up_on(connection), 3, "it to be hung up on", poll_s=0.1)

@@ -92,7 +92,7 @@ def refused(bootstrap: str, prefix: str = "") -> Finding:
     said = [
         f"{count} {clean(reason)} (the last by {last[reason][:_DETAIL_MAX]})" for reason, count in counts.most_common()
     ]
-    do = "`proxima tail dead-letters` shows each with its bytes"
+    do = "`proxima tail dead-letters --from-beginning --to-end` shows each with its bytes"
     if Reason.FOREIGN_AGENT in counts:
         do += "; if a foreign agent is one of yours, name it in its region's `agents`"
     return Finding("dead letters", WARNING, f"within the last hour, of the newest: {_few(said)}", do)

@@ -71,11 +71,13 @@ def apply(
 
 def _tell(answers: Sequence[Answer], where: str, *, as_json: bool) -> None:
     """What became of each; raises ProximaError when one is not applied."""
+    from infra.words import clean  # noqa: PLC0415
+
     if as_json:
         say_json([{"what": a.what, "version": a.version, "outcome": a.outcome, "reason": a.reason} for a in answers])
     else:
         for a in answers:
-            say(f"{a.what}: version {a.version} {a.outcome}{f': {a.reason}' if a.reason else ''}")
+            say(clean(f"{a.what}: version {a.version} {a.outcome}{f': {a.reason}' if a.reason else ''}"))
     failed = [a for a in answers if not a.is_good]
     if failed:
         raise ProximaError(
@@ -168,6 +170,7 @@ def history(
     """
     from infra.stores.reading import store_of  # noqa: PLC0415
     from infra.times import clock  # noqa: PLC0415
+    from infra.words import clean  # noqa: PLC0415
     from schemas.codec import to_plain  # noqa: PLC0415
 
     with store_of(*settings_of(config, store)) as opened:
@@ -180,7 +183,8 @@ def history(
             say_json({"applied_at_ms": v.applied_at_ms, "configuration": to_plain(c)})
         else:
             candidates = ", ".join(c.potential_failover_regions)
-            say(f"{clock(v.applied_at_ms)}  version {c.version}  by {c.author or 'nobody named'}: {candidates}")
+            by = f"by {clean(c.author) or 'nobody named'}: {clean(candidates)}"
+            say(f"{clock(v.applied_at_ms)}  version {c.version}  {by}")
 
 
 def audit(

@@ -197,6 +197,7 @@ def list_(
     from infra.asking import known  # noqa: PLC0415
     from infra.directives import in_force, sentence  # noqa: PLC0415
     from infra.times import clock, lasting  # noqa: PLC0415
+    from infra.words import clean  # noqa: PLC0415
     from schemas.codec import to_plain  # noqa: PLC0415
 
     kafka = client_config(bootstrap, config, prefix).kafka
@@ -207,7 +208,7 @@ def list_(
         return
     for d in found:
         until = f"until {clock(d.expires_at_ms)} (another {lasting(d.expires_at_ms - now_ms)})"
-        say(f"{d.directive_id}\n    {sentence(d)}, {until}\n    {d.author}: {d.reason}")
+        say(f"{clean(d.directive_id)}\n    {clean(sentence(d))}, {until}\n    {clean(f'{d.author}: {d.reason}')}")
     if not found:
         say("no directive is in force")
 
@@ -251,6 +252,7 @@ def _new(
 def _send(client: ClientConfig, directive: OperatorDirective, timeout_s: float, *, as_json: bool) -> None:
     from infra.directives import LIFTED_AT_MS, direct, sentence  # noqa: PLC0415
     from infra.times import clock  # noqa: PLC0415
+    from infra.words import clean  # noqa: PLC0415
     from schemas.codec import to_plain  # noqa: PLC0415
 
     _check_known(client, directive)
@@ -259,10 +261,11 @@ def _send(client: ClientConfig, directive: OperatorDirective, timeout_s: float, 
     if as_json:
         say_json(facts)
     elif directive.expires_at_ms == LIFTED_AT_MS:
-        say(f"{directive.directive_id}: lifting it is {answer.outcome}: {answer.reason}")
+        say(clean(f"{directive.directive_id}: lifting it is {answer.outcome}: {answer.reason}"))
     else:
         until = f"until {clock(directive.expires_at_ms)}"
-        say(f"{directive.directive_id}: {answer.outcome}: {answer.reason}\n    {sentence(directive)}, {until}")
+        said = clean(f"{directive.directive_id}: {answer.outcome}: {answer.reason}")
+        say(f"{said}\n    {clean(sentence(directive))}, {until}")
     if not answer.is_good:
         raise ProximaError(f"{directive.directive_id} is {answer.outcome}", where=client.kafka.bootstrap)
 

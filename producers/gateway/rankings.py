@@ -5,6 +5,7 @@ it back as Last-Event-ID when it reconnects, and gets what it missed: of each pr
 remembered, the latest at least. Subscribers drop a `sequence` at or below the last one that they handled, as always.
 
 Whoever does not take its events in time is dropped, and comes back: no subscriber holds another up, nor our memory.
+Whose token is revoked gets nothing more: it is looked up again before each event, and while a stream is silent.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
@@ -27,6 +29,7 @@ from schemas.records import FailoverRanking
 log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 32  # rankings of a primary: minutes of heartbeats, or a bad quarter of an hour
+_LOOK_S: Final = 0.5  # how often a silent stream's token is looked up
 LAST_EVENT_ID: Final = r"^([a-z0-9][a-z0-9-]{0,62}:[0-9]{1,18})?(,[a-z0-9][a-z0-9-]{0,62}:[0-9]{1,18})*$"
 _OVER: Final = None
 
@@ -67,9 +70,21 @@ class Rankings:
         """Whether as many subscribe as may."""
         return len(self._subscribers) >= self._settings.streams_max
 
-    def subscribe(self, may_see: Callable[[str], bool], has: Mapping[str, int], wanted: Collection[str]) -> Subscriber:
-        """A subscriber that has these sequences already; nothing `wanted`: all primaries."""
-        subscriber = Subscriber(self, self._settings, lambda p: may_see(p) and (not wanted or p in wanted), dict(has))
+    def subscribe(
+        self,
+        may_see: Callable[[str], bool],
+        has: Mapping[str, int],
+        wanted: Collection[str],
+        is_known: Callable[[], bool],
+    ) -> Subscriber:
+        """A subscriber that has these sequences already; nothing `wanted`: all primaries. It ends when its token is
+        not known any more.
+        """
+
+        def wants(primary: str) -> bool:
+            return may_see(primary) and (not wanted or primary in wanted)
+
+        subscriber = Subscriber(self, self._settings, wants, dict(has), is_known)
         self._subscribers.add(subscriber)
         self._gauges.streams.set(len(self._subscribers))
         for primary in sorted(self._said):
@@ -107,11 +122,17 @@ class Subscriber(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, rankings: Rankings, settings: Gateway, wants: Callable[[str], bool], has: dict[str, int]
+        self,
+        rankings: Rankings,
+        settings: Gateway,
+        wants: Callable[[str], bool],
+        has: dict[str, int],
+        is_known: Callable[[], bool],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._rankings, self._settings, self._wants, self._has = rankings, settings, wants, has
+        self._is_known = is_known
         self._waiting: deque[_Said | None] = deque()
         self._news = asyncio.Event()
         self._slow = False
@@ -161,22 +182,28 @@ class Subscriber(Response):
 
     async def _next(self, gone: asyncio.Future[None]) -> str | None:
         """The next event, or a heartbeat; None: it is over."""
-        if not self._waiting:
-            self._news.clear()
-            news = asyncio.ensure_future(self._news.wait())
-            either: set[asyncio.Future[Any]] = {news, gone}
-            await asyncio.wait(either, timeout=self._settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
-            news.cancel()
-        if gone.done():
+        silent_until_s = time.monotonic() + self._settings.heartbeat_s
+        while not self._waiting and not gone.done() and self._is_known():
+            left_s = silent_until_s - time.monotonic()
+            if left_s <= 0:
+                return ": still here\n\n"
+            await self._wait(gone, min(left_s, _LOOK_S))
+        if gone.done() or not self._is_known():
             return None
-        if not self._waiting:
-            return ": still here\n\n"
         said = self._waiting.popleft()
         if said is None:
             return None
         self._has[said.primary] = said.sequence
         has = ",".join(f"{primary}:{sequence}" for primary, sequence in sorted(self._has.items()))
         return f"id: {has}\nevent: ranking\ndata: {said.text}\n\n"
+
+    async def _wait(self, gone: asyncio.Future[None], timeout_s: float) -> None:
+        """For something to send, or for its end, so long at most."""
+        self._news.clear()
+        news = asyncio.ensure_future(self._news.wait())
+        either: set[asyncio.Future[Any]] = {news, gone}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
 
 
 def sequences(last_event_id: str) -> dict[str, int]:

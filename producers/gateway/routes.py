@@ -146,6 +146,7 @@ async def post_metrics(
 async def stream(
     parts: Working,
     row: Reader,
+    credentials: Credentials,
     primary: Annotated[list[RegionId] | None, Query(max_length=100, description="only these")] = None,
     last_event_id: Annotated[str | None, Header(pattern=LAST_EVENT_ID, max_length=65_536)] = None,
 ) -> Response:
@@ -155,7 +156,12 @@ async def stream(
     if parts.heard.is_full:
         what = f"{parts.settings.streams_max} subscribe already"
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, what, headers={"Retry-After": retry_after(RETRY_S)})
-    return parts.heard.subscribe(row.may_see, sequences(last_event_id or ""), primary or ())
+    text = credentials.credentials if credentials is not None else ""
+
+    def is_known() -> bool:  # and may what it might when the stream began
+        return parts.tokens.find(text) == row
+
+    return parts.heard.subscribe(row.may_see, sequences(last_event_id or ""), primary or (), is_known)
 
 
 @router.get(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from producers.gateway.app import Application, Subscribe, make_app
+from producers.gateway.connection import Connection
 from producers.gateway.tokens import TokenBook
 from producers.publisher import Publisher
 from schemas.config import Gateway, GatewayConfig
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 _HEADER_BYTES_MAX = 128 << 10  # Last-Event-ID of a subscriber to very many primaries
 _CONNECTIONS = 2048  # waiting to be accepted
 _LEAVE_S = 10
+_DESCRIPTORS = 65_536
 
 
 def run(role: GatewayConfig, subscribe: Subscribe) -> None:
@@ -32,6 +36,7 @@ def run(role: GatewayConfig, subscribe: Subscribe) -> None:
     """
     # Confirmations come in the publisher's thread, which would wait 5 ms for its turn beside a busy event loop.
     sys.setswitchinterval(0.0005)
+    _allow_descriptors()
     settings = role.gateway
     tokens = TokenBook(settings.tokens_file)
     publisher = Publisher(
@@ -84,6 +89,14 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _allow_descriptors() -> None:
+    """A shell's 1,024 are few for connections; the hard limit is what whoever started us allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 @contextmanager
 def _listening(settings: Gateway) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
@@ -102,6 +115,7 @@ def _uvicorn(settings: Gateway, app: Application) -> uvicorn.Config:
         secured = {"ssl_keyfile": settings.tls_key_file, "ssl_certfile": settings.tls_certificate_file}
     config = uvicorn.Config(
         app,
+        http=partial(Connection, settings),  # type: ignore[arg-type] # called as a class is
         lifespan="on",
         log_config=None,
         access_log=False,

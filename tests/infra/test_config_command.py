@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infra.cli.config import history
 from infra.configuration import as_toml, checked, in_force, numbered, read_draft
+from infra.stores.reading import Version
 from schemas.codec import encode, to_plain
 from schemas.errors import ConfigError
 from schemas.records import FailoverConfiguration, HealthEndpoint, Policy, Region, RegionCatalog
@@ -332,3 +335,17 @@ def test_get_shows_what_is_in_force_whatever_else_is_on_the_topic(topics: Topics
     assert json.loads(succeeds("config", "get", "regions", "--json", **env))["version"] == 4
     assert "there is regions, eu-west-1" in fails(1, "config", "get", "mars", **env)
     assert succeeds("config", "get", "eu-west-1", **env).startswith("# To change it: version = 3, based_on = 2")
+
+
+def test_a_terminal_obeys_nothing_that_stands_in_a_history(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = replace(CONFIGURED, author="an\x1b[31mna\r", potential_failover_regions=["us\x1b[2J-east-1"])
+
+    class Kept:
+        def configurations(self, _primary: str) -> list[Version]:
+            return [Version(forged, 0)]
+
+    monkeypatch.setattr("infra.stores.reading.store_of", lambda *_: nullcontext(Kept()))
+    history("eu-west-1")
+    assert capsys.readouterr().out.endswith("  version 1  by an?[31mna: us?[2J-east-1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,15 @@ def test_without_a_worker_it_is_on_the_topic_and_unanswered(topics: Topics) -> N
     assert [d["directive_id"] for d in left] == ["stop-1", pinned["directive_id"], "freeze-1"]
     assert "has ended already" in fails(1, "direct", "lift", "drain-1", "--because", "done", **env)
     assert "no directive mars" in fails(1, "direct", "lift", "mars", "--because", "done", **env)
+
+
+@pytest.mark.kafka
+def test_a_terminal_obeys_nothing_that_stands_in_a_directive(topics: Topics) -> None:
+    author, reason = "an\x1b[31mna", "a\x1b]0;title\x07 b\nc\u202e"
+    topics.publish("failover-config", encode(replace(DRAIN, author=author, reason=reason)), key=b"directive/drain-1")
+    said = succeeds("direct", "list", **topics.environment)
+    assert said.splitlines()[2] == "    an?[31mna: a?]0;title? b c?"
+    assert all(line.isprintable() for line in said.splitlines())
 
 
 @pytest.mark.kafka

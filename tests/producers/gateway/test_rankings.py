@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from infra.processes import wait_until
+from producers.gateway.tokens import read_tokens, write_tokens
 from producers.publisher import Publisher
 from schemas.codec import to_plain
 from tests.producers.gateway.serving import Serving, eventually, ranking
@@ -135,6 +136,21 @@ def test_a_subscriber_that_does_not_read_is_dropped_and_holds_nobody_up(gateway:
 
             wait_until(dropped, 60, "the slow one to be dropped")
             assert time.monotonic() - begun_s < 60
+
+
+def test_a_revoked_token_ends_its_open_streams_and_no_others(gateway: Serving) -> None:
+    revoked, kept = gateway.token(primaries=("rev",)), gateway.token(primaries=("rev",))
+    with stream(gateway, revoked) as ends, stream(gateway, kept) as goes_on:
+        publish(gateway, ranking("rev", 1))
+        assert next(ends)[1]["sequence"] == next(goes_on)[1]["sequence"] == 1
+        rows = read_tokens(gateway.tokens_file)
+        write_tokens(gateway.tokens_file, [row for row in rows if row.token_id != revoked.split("_")[1]])
+        begun_s = time.monotonic()
+        assert list(ends) == []  # it ended, and well
+        assert time.monotonic() - begun_s < 2
+        publish(gateway, ranking("rev", 2))
+        assert next(goes_on)[1]["sequence"] == 2
+    assert gateway.client(revoked).get("/v1/rankings/stream").status_code == 401
 
 
 def test_told_to_stop_it_ends_its_streams_and_leaves(gateway: Serving) -> None:

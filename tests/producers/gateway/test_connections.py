@@ -1,0 +1,111 @@
+"""Connections that nobody uses: half-sent requests, and too many of them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from infra.kafka.cluster import Broker
+from infra.processes import wait_until
+from tests.producers.gateway.serving import Serving, metric, serving
+
+pytestmark = pytest.mark.kafka
+REQUEST_S, CONNECTIONS_MAX = 0.5, 30
+HALF = [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"GET /healthz", id="half a line"),
+    pytest.param(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-More: ", id="half a header"),
+    pytest.param(b"POST /v1/metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n[", id="half a body"),
+]
+
+
+@pytest.fixture(scope="module")
+def bounded(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("gateway")
+    limits: dict[str, Any] = {"REQUEST_S": REQUEST_S, "CONNECTIONS_MAX": CONNECTIONS_MAX, "HEARTBEAT_S": 0.3}
+    with serving(kafka.bootstrap, folder, **limits) as found:
+        yield found
+
+
+def connected(gateway: Serving) -> socket.socket:
+    parts = urlsplit(gateway.url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    found = b""
+    try:
+        while more := connection.recv(65_536):
+            found += more
+    except ConnectionResetError:
+        pass
+    return found
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_half_a_request_is_closed_in_time_however_it_drips(bounded: Serving, half: bytes) -> None:
+    with connected(bounded) as connection:
+        connection.sendall(half)
+        begun_s = time.monotonic()
+
+        def closed() -> bool:
+            try:
+                if half:
+                    connection.sendall(b"a")
+                connection.settimeout(0.05)
+                return connection.recv(65_536) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+
+        wait_until(closed, 5, "the connection to be closed")
+        assert time.monotonic() - begun_s > REQUEST_S / 2
+
+
+def test_half_a_second_request_is_closed_too(bounded: Serving) -> None:
+    whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connected(bounded) as connection:
+        connection.sendall(whole)
+        assert b"200 OK" in connection.recv(65_536)
+        connection.sendall(whole[:-2])
+        assert b"200 OK" not in rest(connection)
+
+
+def test_what_is_whole_has_its_time(bounded: Serving) -> None:
+    client = bounded.client(bounded.token())
+    with client.stream("GET", "/v1/rankings/stream") as answer:
+        begun_s, lines = time.monotonic(), answer.iter_lines()
+        while time.monotonic() - begun_s < 3 * REQUEST_S:
+            next(lines)
+    idle = bounded.client(bounded.token())
+    assert idle.post("/v1/metrics", json=metric()).status_code == 202
+    assert idle.post("/v1/metrics", json=metric()).status_code == 202
+
+
+def test_one_connection_too_many_is_closed_and_the_others_are_served(bounded: Serving) -> None:
+    client = bounded.client()
+    assert client.get("/healthz").status_code == 200  # its connection stays
+    with ExitStack() as stack:
+        many = [stack.enter_context(connected(bounded)) for _ in range(3 * CONNECTIONS_MAX)]
+        begun_s = time.monotonic()
+        assert rest(many[-1]) == b""
+        assert time.monotonic() - begun_s < REQUEST_S, "at once"
+        assert client.get("/healthz").status_code == 200
+        for each in many:
+            rest(each)
+    assert bounded.client().get("/healthz").status_code == 200, "there is room again"
+
+
+def test_it_takes_the_descriptors_that_it_may_have(bounded: Serving) -> None:
+    limits = Path(f"/proc/{bounded.child.pid}/limits").read_text()
+    soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+    assert hard == "unlimited" or int(soft) >= min(int(hard), 65_536)

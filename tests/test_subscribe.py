@@ -55,6 +55,12 @@ def lines_of(*sequences: int) -> list[str]:
     return [f"{r.primary_region} {r.sequence} {r.target_region}" for r in (ranking(sequence=s) for s in sequences)]
 
 
+def test_every_group_is_one_that_a_subscriber_may_use() -> None:
+    groups = re.findall(r'"group\.id"[:,]\s+"([^"]+)"', TEXT)
+    assert len(groups) == 3
+    assert all(group.startswith("subscriber-") for group in groups)
+
+
 @pytest.mark.kafka
 def test_the_python_program(pipeline: Pipeline, tmp_path: Path) -> None:  # noqa: F811
     program = tmp_path / "subscribe.py"

@@ -205,5 +205,5 @@ def configuration(version: int, based_on: int | None = None, **changed: Any) -> 
     return FailoverConfiguration(**(fields | changed))
 
 
-def meta(topic: str, offset: int, appended_at_ms: int | None = None) -> Meta:
-    return Meta(topic, 0, offset, AT_MS + offset if appended_at_ms is None else appended_at_ms, None)
+def meta(topic: str, offset: int, appended_at_ms: int | None = None, key: str = PRIMARIES[0]) -> Meta:
+    return Meta(topic, 0, offset, AT_MS + offset if appended_at_ms is None else appended_at_ms, key.encode())

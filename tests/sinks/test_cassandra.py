@@ -147,7 +147,7 @@ def test_to_write_and_read_a_role_needs_modify_and_select_and_is_told_what_it_la
     sink = CassandraSink(settings)
     sink.add(weights("granted", 0), meta("path-weights", 0))
     sink.add(ranking("granted", 1), meta("failover-rankings", 0))
-    sink.add(configuration(1, primary_region="granted"), meta("failover-config", 0))
+    sink.add(configuration(1, primary_region="granted"), meta("failover-config", 0, key="granted"))
     with pytest.raises(StoreUnavailableError, match=f"{writer} has no MODIFY permission") as raised:
         sink.flush()
     assert "docs/stores.md" in raised.value.do

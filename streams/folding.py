@@ -170,7 +170,9 @@ class Fold(ABC):
     def _fold_error(self, record: JournalRecord, failure: EngineFailedError) -> Output:
         cause = failure.cause
         who = f"the engine of {failure.primary}" if failure.primary is not None else "the fold"
-        return self._dead_letter(record, Reason.FOLD_ERROR, f"{who} raised {type(cause).__name__}: {cause}")
+        # Which index was met first depends on how many records were folded at a time, and the bytes may not.
+        said = "" if isinstance(cause, IndexError) else f": {cause}"
+        return self._dead_letter(record, Reason.FOLD_ERROR, f"{who} raised {type(cause).__name__}{said}")
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 

@@ -130,15 +130,3 @@ def test_a_stage_whose_port_is_taken_works_without_and_answers_once_it_is_free()
         serve_stage_metrics(Metrics(port=port), "decide")
     wait_until(lambda: get(port + 1, "/metrics")[0] == 200, 20, "it to answer")
     assert json.loads(get(port + 1, "/healthz")[1])["role"] == "decide"
-
-
-def test_more_who_ask_than_it_takes_are_sent_away_and_it_answers_on() -> None:
-    (port,) = free_ports(1)
-    serve_metrics(Metrics(port=port), "a role")
-    slow = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(12)]
-    try:
-        assert sum(one.recv(1) == b"" for one in slow[8:]) == 4, "sent away at once"
-    finally:
-        for one in slow:
-            one.close()
-    wait_until(lambda: get(port, "/healthz")[0] == 200, 20, "it to answer again")

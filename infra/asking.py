@@ -32,7 +32,7 @@ from schemas.records import (
     RegionCatalog,
 )
 from schemas.topics import named
-from schemas.validate import mistakes
+from schemas.validate import is_keyed, mistakes
 from schemas.wire import framed
 
 Place = tuple[int, int]
@@ -96,7 +96,7 @@ def known(bootstrap: str, prefix: str = "", *, deadline_s: float = 30.0) -> Know
         except CodecError:
             continue  # intake makes a dead letter of it
         if isinstance(record, FailoverConfiguration):
-            if raw.key == record.primary_region.encode():  # else intake makes a dead letter of it, too
+            if is_keyed(record, raw.key):
                 by_primary.setdefault(record.primary_region, []).append(record)
         elif mistakes(record):
             continue
@@ -117,12 +117,12 @@ def standing(
     """
     now: dict[str, FailoverConfiguration | None] = {}
     found: dict[Place, FailoverConfiguration | None] = dict.fromkeys(places)
-    for raw in sorted(_all(bootstrap, named(prefix, TOPIC), deadline_s), key=_by_time):
+    for raw in everything(bootstrap, prefix, deadline_s=deadline_s):
         try:
             record = read(raw.value or b"", FailoverConfiguration, RegionCatalog, OperatorDirective)
         except CodecError:
             continue
-        if isinstance(record, FailoverConfiguration):
+        if isinstance(record, FailoverConfiguration) and is_keyed(record, raw.key):
             now[record.primary_region] = after(now.get(record.primary_region), record)
             if (raw.partition, raw.offset) in found:
                 found[raw.partition, raw.offset] = now[record.primary_region]

@@ -18,7 +18,7 @@ from infra.times import clock
 from schemas.codec import read
 from schemas.errors import CodecError
 from schemas.records import FailoverConfiguration, OperatorDirective, RegionCatalog
-from schemas.validate import mistakes
+from schemas.validate import is_keyed, mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class _Judge:
     ) -> tuple[str, str]:
         """What became of it, and what it asked for."""
         wrong = mistakes(record)
-        if isinstance(record, FailoverConfiguration) and key != record.primary_region.encode():
+        if isinstance(record, FailoverConfiguration) and not is_keyed(record, key):
             wrong = [*wrong, "its key is not the primary"]
         if isinstance(record, OperatorDirective):
             until = f"until {clock(record.expires_at_ms)}" if record.expires_at_ms > at_ms else "lifted"

@@ -44,7 +44,7 @@ from schemas.remedies import action_result, path_action, remedy_mistakes
 
 __all__ = [
     "AGENT_ID", "AT_MS_MAX", "METHOD", "REGION_ID", "RTT_MS_MAX", "SOURCE", "TTL_MS_MAX", "columns_mistakes",
-    "mistakes", "policy_mistakes",
+    "is_keyed", "mistakes", "policy_mistakes",
 ]  # fmt: skip
 
 SENT_OFFSET_MS_MAX: Final = 600_000.0
@@ -177,6 +177,11 @@ def _catalog(catalog: RegionCatalog) -> list[str]:
     if prefixes.total() > PREFIXES_MAX:
         found.append(f"the regions have {prefixes.total()} prefixes, {PREFIXES_MAX} at most")
     return found
+
+
+def is_keyed(record: FailoverConfiguration | ActionResult, key: bytes | None) -> bool:
+    """Whether it stands under its primary's key, where all of its primary do, in their order; else it is no record."""
+    return key == record.primary_region.encode()
 
 
 def _agents(catalog: RegionCatalog) -> Iterable[str]:

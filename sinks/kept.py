@@ -22,7 +22,7 @@ from typing import Final
 
 from schemas.errors import CodecError
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeight, PathWeights, Reason
-from schemas.validate import mistakes
+from schemas.validate import is_keyed, mistakes
 from sinks.runner import Meta
 
 TOPICS: Final = ("path-weights", "failover-rankings", "failover-config")
@@ -66,7 +66,7 @@ class InForce:
 
 def is_sound(record: FailoverConfiguration, key: bytes | None) -> bool:
     """Whether the fold hears of it: it has no mistake, and stands where all of its primary do, in their order."""
-    return key == record.primary_region.encode() and not mistakes(record)
+    return is_keyed(record, key) and not mistakes(record)
 
 
 def metrics_of(record: PathWeights) -> Metrics:

@@ -43,7 +43,7 @@ from schemas.records import (
     Tick,
 )
 from schemas.topics import JOURNAL_BYTES_MAX, PARTITIONS, TOPICS, partition_of
-from schemas.validate import mistakes
+from schemas.validate import is_keyed, mistakes
 from streams.broker import Broker, Place, Standing
 from streams.core.panes import Flush, Rejected
 from streams.journal import JournalRecord
@@ -372,7 +372,7 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
     found = mistakes(content)
     if found:
         return Rejected(record.offset, Reason.OUT_OF_RANGE, "; ".join(found[:5]))
-    if isinstance(content, ActionResult | FailoverConfiguration) and record.key != content.primary_region.encode():
+    if isinstance(content, ActionResult | FailoverConfiguration) and not is_keyed(content, record.key):
         detail = f"the key {record.key!r} is not the primary {content.primary_region}"
         return Rejected(record.offset, Reason.WRONG_RECORD, detail[:500])
     ahead_ms = getattr(content, "observed_at_ms", 0) - record.appended_at_ms

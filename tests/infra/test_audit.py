@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from infra.asking import known, standing
 from schemas.codec import encode, to_plain
 from schemas.records import Directive, FailoverConfiguration, OperatorDirective, Region, RegionCatalog
+from schemas.topics import partition_of
 from tests.infra.commands import fails, lines, proxima, succeeds
 from tests.infra.conftest import Topics
 
@@ -47,6 +49,17 @@ def test_everything_that_was_asked_is_there_with_who_asked_and_what_became_of_it
     assert told.count("\n") == 1
     assert "by carol" in told
     assert "a test" in told
+
+
+def test_what_stands_under_another_key_is_in_force_for_nobody_who_asks(topics: Topics) -> None:
+    topics.publish("failover-config", FIRST)
+    topics.publish("failover-config", replace(FIRST, version=2, based_on=1, author="mallory"), key="us-east-1")
+    topics.publish("failover-config", mine := replace(FIRST, version=2, based_on=1, author="ann"))
+    ours = partition_of(b"eu-west-1")
+    places = [(ours, offset) for offset in range(3)]
+    in_force = standing(topics.bootstrap, places, topics.prefix)
+    assert [in_force[place] for place in places if in_force[place] is not None] == [FIRST, mine]
+    assert known(topics.bootstrap, topics.prefix).configurations == {"eu-west-1": mine}
 
 
 def test_what_the_command_sends_says_which_user_sent_it(topics: Topics, tmp_path: Path) -> None:

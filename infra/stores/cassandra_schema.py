@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cassandra import AlreadyExists
+from cassandra import AlreadyExists, Unauthorized
 
 from infra.processes import wait_until
 from schemas.stores import Cassandra
@@ -21,6 +21,7 @@ from sinks.cassandra_connection import Connection
 
 LOCK_TTL_S: Final = 120
 _STATEMENT_TIMEOUT_S: Final = 60.0
+_GRANT_TIMEOUT_S: Final = 10.0
 _DAY_WINDOWS: Final = (
     "compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS',"
     " 'compaction_window_size': 1}"
@@ -90,12 +91,12 @@ def _prepare(session: Any, settings: Cassandra) -> None:
 
 def _migrate(session: Any) -> list[str]:
     taken = "SELECT version FROM schema_migrations WHERE name = 'proxima'"
-    if all(m.version in {row.version for row in session.execute(taken)} for m in MIGRATIONS):
+    if all(m.version in {row.version for row in _granted(session, taken)} for m in MIGRATIONS):
         return []
     holder = uuid.uuid4().hex
     lock = "INSERT INTO schema_lock (name, holder) VALUES ('proxima', %s) IF NOT EXISTS USING TTL %s"
     wait_until(
-        lambda: session.execute(lock, (holder, LOCK_TTL_S)).was_applied,
+        lambda: _granted(session, lock, (holder, LOCK_TTL_S)).was_applied,
         LOCK_TTL_S + 30.0,
         "the lock of the schema, which another `stores migrate` holds",
         poll_s=0.2,
@@ -122,3 +123,19 @@ def _execute(session: Any, statement: str) -> None:
         session.execute(statement, timeout=_STATEMENT_TIMEOUT_S)
     except AlreadyExists:  # IF NOT EXISTS is judged before, and another was faster
         return
+
+
+def _granted(session: Any, statement: str, parameters: tuple[Any, ...] = ()) -> Any:
+    """The result, of a table that may be a moment old.
+
+    Cassandra grants a table to who made it after others see the table, and a node keeps a refusal for its
+    `permissions_validity` (2 s unless set): who was beaten to the making is refused for that long.
+    """
+    deadline = time.monotonic() + _GRANT_TIMEOUT_S
+    while True:
+        try:
+            return session.execute(statement, parameters or None)
+        except Unauthorized:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -11,7 +11,7 @@ from infra import doctor_stores as doctor
 from infra.findings import BROKEN, WARNING
 from infra.processes import wait_until
 from infra.stores.cassandra import CassandraStore
-from infra.stores.servers import CassandraServer
+from infra.stores.servers import SUPERUSER, CassandraServer
 from schemas.errors import ConfigError, StoreUnavailableError
 from schemas.stores import Cassandra
 from sinks.cassandra import CassandraSink
@@ -24,6 +24,7 @@ from tests.sinks.store_kills import exactly_once_through_kills
 from tests.sinks.store_targets import (
     AT_MS,
     PASSWORD,
+    ROLE,
     TARGETS,
     CassandraTarget,
     as_superuser,
@@ -166,6 +167,15 @@ def test_to_write_and_read_a_role_needs_modify_and_select_and_is_told_what_it_la
         assert len(list(reader.metrics("granted", AT_MS, AT_MS + 1))) == len(TARGETS)
         assert reader.latest("granted") == ranking("granted", 1)
         assert [v.configuration.version for v in reader.configurations("granted")] == [1]
+
+
+def test_who_migrates_waits_for_a_grant_that_the_node_has_not_seen_yet(new_store: CassandraTarget) -> None:
+    superuser = {"username": SUPERUSER, "password": SUPERUSER}
+    assert len(CassandraStore(new_store.settings.model_copy(update=superuser)).migrate()) == 1
+    with pytest.raises(StoreUnavailableError, match=f"{ROLE} has no SELECT permission"):
+        new_store.reader().latest("nobody")  # and that, the node remembers
+    as_superuser(new_store.server, f"GRANT ALL ON KEYSPACE {new_store.settings.keyspace} TO {ROLE}")
+    assert new_store.reader().migrate() == []
 
 
 @pytest.mark.kafka

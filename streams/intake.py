@@ -48,6 +48,7 @@ from streams.broker import Broker, Place, Standing
 from streams.core.panes import Flush, Rejected
 from streams.journal import JournalRecord
 from streams.letters import letter
+from streams.unpacking import TooLarge
 
 log = logging.getLogger("proxima")
 
@@ -65,6 +66,7 @@ _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journa
 _PATHS_MAX: Final = 10_000  # targets times methods of one message: each costs memory, though no sample points to it
 _SILENT_MS: Final = 3000  # a partition that brought nothing for so long is looked into ...
 _MISSED_MAX: Final = 500  # ... for so many records at a time
+_READ_BYTES: Final = 64 << 20
 _SETTLING_MAX: Final = 8  # flushes of a partition that are sent and not committed yet
 
 
@@ -145,9 +147,17 @@ class Intake:
         if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
             earliest = await self._broker.earliest(place)
             self.lost_records += max(0, min(earliest, record.offset) - p.next_offset)
-            for missed in await self._broker.read(place, p.next_offset, record.offset):
-                await self._one(place, p, missed)
+            await self._read(place, p, record.offset)
         await self._one(place, p, record)
+
+    async def _read(self, place: Place, p: _Partition, end: int) -> None:
+        """Take in what the partition has from its next offset up to `end`, in pieces: each may be large."""
+        while p.next_offset < end:
+            found = await self._broker.read(place, p.next_offset, end, bytes_max=_READ_BYTES)
+            if not found:
+                return
+            for record in found:
+                await self._one(place, p, record)
 
     async def _one(self, place: Place, p: _Partition, record: JournalRecord) -> None:
         p.newest_at_ms = max(p.newest_at_ms, record.appended_at_ms)
@@ -354,8 +364,7 @@ class Intake:
             p.touched_at_ms = self._now_ms
         elif self._now_ms - p.touched_at_ms >= _SILENT_MS:
             p.touched_at_ms = self._now_ms
-            for missed in await self._broker.read(place, p.next_offset, p.next_offset + _MISSED_MAX):
-                await self._one(place, p, missed)
+            await self._read(place, p, p.next_offset + _MISSED_MAX)
 
     async def stop(self) -> None:
         """What is forwarded gets confirmed; a flush under way is made again by whoever comes next."""
@@ -384,6 +393,8 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
 
 def _check_size(record: JournalRecord) -> None:
     """A broker bounds what is compressed; what it unpacks to is taken apart only up to here."""
+    if isinstance(record.value, TooLarge):
+        raise CodecError(Reason.TOO_LARGE, record.value.what)
     if len(record.value) > ORIGINAL_BYTES_MAX or len(record.key or b"") > KEY_BYTES_MAX:
         detail = f"{len(record.value)} bytes with a key of {len(record.key or b'')}"
         raise CodecError(Reason.TOO_LARGE, f"{detail}: {ORIGINAL_BYTES_MAX} and {KEY_BYTES_MAX} at most")

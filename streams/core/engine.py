@@ -46,7 +46,7 @@ from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
 from streams.core.verdicts import free_of
 from streams.core.views import PathMetrics, metrics_at
 
-ENGINE_VERSION: Final = "5"
+ENGINE_VERSION: Final = "6"
 
 
 class FailoverEngine:

@@ -4,6 +4,9 @@ A source that says nothing of a path has no part in it. What is said of latency,
 shifts the path's impairment (`weights.py`). `capacity_ratio` and `healthy` shift the score itself: by the share of
 those who say so, ln(1 - share) at most. So no source moves a path by more than its bound. Only of a path that nothing
 fresh is measured of does `healthy = 0` count as it is: there is nobody to contradict it.
+
+Which of a source's values counts goes by when it says that it observed them; how long one counts, by that or by when it
+came, whichever was first: a clock that is ahead makes nothing live longer.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -50,30 +53,38 @@ class Seen:
 _NOTHING: Final = InForce()
 
 
+class _Value(NamedTuple):
+    value: float
+    expires_at_ms: int
+    stated_at_ms: int  # when it was observed, as its source says
+    kept_until_ms: int  # after it expired it is remembered as long as a copy of it would live, or of an older one
+
+
 class Injected:
     """Of one primary: the latest value of each source about each target and metric."""
 
     def __init__(self, values: dict[str, list[Any]] | None = None, trust: Mapping[str, Any] | None = None) -> None:
-        self.values = values or {}  # "target metric source" -> [value, expires_at_ms, observed_at_ms]
+        # By "target metric source". Before engine version 6 nothing was remembered after it had expired.
+        self.values = {key: _Value(*(*each, each[1])[:4]) for key, each in (values or {}).items()}
         self.trust = Trust(trust)
 
     def take(self, metric: InjectedMetric, now_ms: int) -> bool:
-        """Take one in, unless its source is above its rate; what comes late does not replace what is newer."""
+        """Take one in, unless its source is above its rate; what is older, or the same again, replaces nothing."""
         if not self.trust.admits(metric.source, now_ms):
             return False
-        key = _key(metric)
-        observed_at_ms = min(metric.observed_at_ms, now_ms)
+        key, stated_at_ms = _key(metric), metric.observed_at_ms
         known = self.values.get(key)
-        if known is None or observed_at_ms >= known[2]:
-            self.values[key] = [metric.value, observed_at_ms + metric.ttl_ms, observed_at_ms]
+        if known is None or (stated_at_ms, metric.value != known.value) > (known.stated_at_ms, False):
+            expires_at_ms = min(stated_at_ms, now_ms) + metric.ttl_ms
+            self.values[key] = _Value(metric.value, expires_at_ms, stated_at_ms, stated_at_ms + metric.ttl_ms)
         if len(self.values) > _IN_FORCE_MAX:
             self._make_room()
         return True
 
     def said(self, metric: InjectedMetric, now_ms: int) -> float | None:
         """What its source says of the same path and metric by now; None: nothing."""
-        value, expires_at_ms, _ = self.values.get(_key(metric), (None, 0, 0))
-        return value if expires_at_ms > now_ms else None
+        known = self.values.get(_key(metric))
+        return known.value if known is not None and known.expires_at_ms > now_ms else None
 
     def _make_room(self) -> None:
         """Of those that have agreed least with what is measured, the loudest loses what would end first.
@@ -84,23 +95,24 @@ class Injected:
         agreed = self.trust.agreed
         first = min(many, key=lambda source: (agreed(source), -many[source], source))
         its = (key for key in self.values if key.rpartition(" ")[2] == first)
-        del self.values[min(its, key=lambda k: (self.values[k][1], k))]
+        del self.values[min(its, key=lambda k: (self.values[k].expires_at_ms, k))]
 
     def until_ms(self, now_ms: int) -> float:
-        """When, after this moment, the first of them expires, or is reviewed; infinity: never."""
-        first = min((v[1] for v in self.values.values() if v[1] > now_ms), default=math.inf)
+        """When, after this moment, the first of them expires, is forgotten, or is reviewed; infinity: never."""
+        ends_ms = (at_ms for v in self.values.values() for at_ms in (v.expires_at_ms, v.kept_until_ms))
+        first = min((at_ms for at_ms in ends_ms if at_ms > now_ms), default=math.inf)
         return min(first, self.trust.next_ms(now_ms)) if self.values else first
 
     def is_due(self, now_ms: int) -> bool:
         """Whether what is in force has to be held against what is measured."""
-        return self.trust.is_due(now_ms) and any(v[1] > now_ms for v in self.values.values())
+        return self.trust.is_due(now_ms) and any(v.expires_at_ms > now_ms for v in self.values.values())
 
     def review(self, seen: Seen, numbers: Mapping[str, int], now_ms: int, scale_of: Any) -> list[Event]:
         """Hold every value in force against what is measured; `scale_of` gives impairments of (METRICS, 1) values."""
         found: dict[tuple[str, str], float] = {}
         for key in sorted(self.values):
-            value, expires_at_ms, _ = self.values[key]
-            target, metric, source = key.split(" ", 2)
+            value, expires_at_ms, *_ = self.values[key]
+            target, metric, source = _parts(key)
             number = numbers.get(target)
             if number is None or expires_at_ms <= now_ms:
                 continue
@@ -112,10 +124,11 @@ class Injected:
     def in_force(self, numbers: Mapping[str, int], now_ms: int, fixed: Array | None = None) -> InForce:
         """What counts at this moment for these targets; `fixed` (targets,) bool: their capacity does not matter."""
         if self.values:
-            self.values = {k: v for k, v in self.values.items() if v[1] > now_ms}
-        if not self.values:
+            self.values = {k: v for k, v in self.values.items() if v.kept_until_ms > now_ms}
+        counting = [key for key in sorted(self.values) if self.values[key].expires_at_ms > now_ms]
+        if not counting:
             return _NOTHING
-        keys = [(*key.split(" ", 2), self.values[key][0]) for key in sorted(self.values)]
+        keys = [(*_parts(key), self.values[key].value) for key in counting]
         about = [each for each in keys if each[0] in numbers]
         primary_unhealthy = any(t == "" and m == "healthy" and v == 0 for t, m, _, v in keys)
         if not about:
@@ -151,6 +164,11 @@ def _within(share: Array, most: float) -> Array:
 
 def _key(metric: InjectedMetric) -> str:
     return f"{metric.target_region or ''} {metric.metric} {metric.source}"
+
+
+def _parts(key: str) -> tuple[str, str, str]:
+    target, metric, source = key.split(" ", 2)
+    return target, metric, source
 
 
 def _split(shares: Array) -> Array:

@@ -33,6 +33,7 @@ from schemas.records import (
     AgentHealth,
     BandwidthMeasurement,
     FailoverConfiguration,
+    InjectedMetric,
     Observation,
     OperatorDirective,
     PathPanes,
@@ -388,6 +389,9 @@ def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected |
     if ahead_ms > ahead_ms_max:
         detail = f"observed {ahead_ms} ms after the broker appended it: check its source's clock"
         return Rejected(record.offset, Reason.FROM_THE_FUTURE, detail)
+    if isinstance(content, InjectedMetric) and -ahead_ms >= content.ttl_ms:
+        detail = f"observed {-ahead_ms} ms before the broker appended it, and counts for {content.ttl_ms}"
+        return Rejected(record.offset, Reason.TOO_LATE, f"{detail}: check its source's clock")
     return None
 
 

@@ -331,7 +331,7 @@ class Feed:
     def _inject(self, primary: str, now_ms: int) -> None:
         self._value += 1
         latency_ms = 50 + self._value / 1000
-        metric = encode(InjectedMetric(primary, "far", "latency_ms", latency_ms, "feed", now_ms, 5000))
+        metric = encode(InjectedMetric(primary, "far", "latency_ms", latency_ms, "feed", now_ms, 60_000))
         self.metrics.append(metric)
         self._producer.produce(f"{self._pipeline.prefix}injected-metrics", key=primary, value=metric)
 

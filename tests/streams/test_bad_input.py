@@ -96,7 +96,7 @@ def batch(now_ms: int, **changes: Any) -> ProbeBatch:
 
 def metric(now_ms: int, **changes: Any) -> bytes:
     """An injected metric in JSON, good but for what is changed; a value of bytes stands there as it is."""
-    good = to_plain(InjectedMetric(PRIMARY, "far", "latency_ms", 50.0, "bad-source", now_ms, 5000))
+    good = to_plain(InjectedMetric(PRIMARY, "far", "latency_ms", 50.0, "bad-source", now_ms, 60_000))
     raw = {name: value for name, value in changes.items() if isinstance(value, bytes)}
     text = json.dumps({**good, **{k: v for k, v in changes.items() if k not in raw}})
     for name, value in raw.items():
@@ -180,6 +180,9 @@ BAD: dict[tuple[str, Reason], dict[str, Make]] = {
     },
     ("injected-metrics", Reason.FROM_THE_FUTURE): {
         "a metric observed an hour ahead": lambda now: metric(now, observed_at_ms=now + _HOUR_MS),
+    },
+    ("injected-metrics", Reason.TOO_LATE): {
+        "a metric that ended before it came": lambda now: metric(now, observed_at_ms=now - 60_000, ttl_ms=60_000),
     },
     ("readiness-reports", Reason.OUT_OF_RANGE): {
         "a report without a check": lambda now: encode(report(now, [])),
@@ -418,7 +421,7 @@ def _fuzz(chance: random.Random) -> Iterator[tuple[str, str, bytes | None]]:
         now_ms = time.time_ns() // 1_000_000
         # Not intake's own sources: what claims to be one of these makes the fold drop what intake sends afterwards.
         forged = Source("injected-metrics", f"forged-{number % 50}", 0, number, number + 1, now_ms)
-        injected = InjectedMetric("beta", "far", "latency_ms", chance.uniform(1, 500), "fuzz", now_ms, 5000)
+        injected = InjectedMetric("beta", "far", "latency_ms", chance.uniform(1, 500), "fuzz", now_ms, 60_000)
         topic, record = chance.choice(
             (
                 ("probe-samples", batch(now_ms, primary_region="beta")),

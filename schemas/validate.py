@@ -146,6 +146,10 @@ def _injected(m: InjectedMetric) -> list[str]:
     ]
     if m.metric not in METRICS:
         return [*found, f"metric {m.metric[:40]!r} is unknown: one of {', '.join(METRICS)}"]
+    if m.target_region is None and m.metric != "healthy":
+        found.append(f"{m.metric} is of a path: name its target_region; of the primary itself healthy alone is heard")
+    if m.target_region == m.primary_region:
+        found.append(f"target_region is the primary itself ({m.primary_region[:80]}): null means that")
     found += _within(m.value, *METRICS[m.metric], m.metric)
     if m.metric == "healthy" and m.value not in (0.0, 1.0):
         found.append("healthy is 0 or 1")

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def inject(
     primary: Annotated[str, typer.Argument(metavar="PRIMARY", help="The region whose failover it concerns.")],
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="The region that it is about; `-`: the primary itself.")
+        str, typer.Argument(metavar="TARGET", help="What it is about; `-`: the primary itself (`healthy` alone).")
     ],
     metric: Annotated[str, typer.Argument(metavar="METRIC", help="latency_ms, loss_ratio, delay_variation_ms, "
                                           "bandwidth_bps, capacity_ratio or healthy (0 or 1).")],
@@ -39,7 +39,7 @@ def inject(
     Examples:
       proxima inject eu-west-1 us-east-1 loss_ratio 0.3 --ttl-ms 30000
       proxima inject eu-west-1 us-east-1 healthy 0 --source load-balancer
-      proxima inject eu-west-1 - capacity_ratio 0.5
+      proxima inject eu-west-1 - healthy 0
     """
     from infra.kafka.admin import topic_ids  # noqa: PLC0415
     from producers.publisher import Publisher  # noqa: PLC0415

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+)
 
 from schemas.validate import AT_MS_MAX, METRICS, REGION_ID, SOURCE, TTL_MS_MAX
 
@@ -37,41 +47,52 @@ class _Metric(_Strict):
     observed_at_ms: _AtMs | None = Field(None, description="Unix, ms; null: now")
     ttl_ms: _TtlMs = Field(60_000, description="it counts for so long")
 
+    @field_validator("target_region")
+    @classmethod
+    def _is_another(cls, value: str | None, so_far: ValidationInfo) -> str | None:
+        if value is not None and value == so_far.data.get("primary_region"):
+            raise ValueError("is the primary itself: null means that, and of it healthy alone is heard")
+        return value
+
+
+class _OfPath(_Metric):
+    target_region: str = Field(pattern=_REGION, description="the other end of the path")
+
 
 def _range(name: str) -> Any:
     low, high = METRICS[name]
     return Field(ge=low, le=high)
 
 
-class Latency(_Metric):
+class Latency(_OfPath):
     """Round-trip time of the path."""
 
     metric: Literal["latency_ms"]
     value: float = _range("latency_ms")
 
 
-class Loss(_Metric):
+class Loss(_OfPath):
     """Share of packets lost."""
 
     metric: Literal["loss_ratio"]
     value: float = _range("loss_ratio")
 
 
-class DelayVariation(_Metric):
+class DelayVariation(_OfPath):
     """RFC 5481: a high quantile of the delay, less the least."""
 
     metric: Literal["delay_variation_ms"]
     value: float = _range("delay_variation_ms")
 
 
-class Bandwidth(_Metric):
+class Bandwidth(_OfPath):
     """Capacity of the path, bits a second."""
 
     metric: Literal["bandwidth_bps"]
     value: float = _range("bandwidth_bps")
 
 
-class Capacity(_Metric):
+class Capacity(_OfPath):
     """Share of the region's capacity that is left."""
 
     metric: Literal["capacity_ratio"]

@@ -89,7 +89,7 @@ def test_a_region_id_is_what_the_contract_says(text: str) -> None:
     allowed = "abcdefghijklmnopqrstuvwxyz0123456789-"
     good = 1 <= len(text) <= 63 and set(text) <= set(allowed) and text[0] != "-"
     assert bool(REGION_ID.fullmatch(text)) == good
-    assert (mistakes(replace(INJECTED, target_region=text)) == []) == good
+    assert (mistakes(replace(INJECTED, target_region=text)) == []) == (good and text != INJECTED.primary_region)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -98,12 +98,18 @@ def test_a_metric_is_good_exactly_within_its_range(metric: str, value: float) ->
     low, high = METRICS[metric]
     good = low <= value <= high and (metric != "healthy" or value in (0.0, 1.0))
     assert (mistakes(replace(INJECTED, metric=metric, value=value)) == []) == good
+    itself = replace(INJECTED, metric=metric, value=value, target_region=None)
+    assert (mistakes(itself) == []) == (good and metric == "healthy")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"metric": "mood"}, "metric 'mood' is unknown"),
+        ({"target_region": None}, "name its target_region"),
+        ({"target_region": None, "metric": "capacity_ratio", "value": 0.5}, "healthy alone is heard"),
+        ({"target_region": "eu-west-1"}, "target_region is the primary itself"),
+        ({"target_region": "eu-west-1", "metric": "healthy", "value": 0.0}, "null means that"),
         ({"source": ""}, "source"),
         ({"source": "a b"}, "source"),
         ({"ttl_ms": 0}, "ttl_ms is 0"),

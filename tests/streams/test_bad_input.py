@@ -165,6 +165,8 @@ BAD: dict[tuple[str, Reason], dict[str, Make]] = {
     },
     ("injected-metrics", Reason.OUT_OF_RANGE): {
         "a wrong unit": lambda now: metric(now, metric="latency_s"),
+        "a latency of the primary itself": lambda now: metric(now, target_region=None),
+        "a path that ends where it begins": lambda now: metric(now, target_region=PRIMARY),
         "a unit in the value": lambda now: metric(now, value="50 ms"),
         "NaN in JSON": lambda now: metric(now, value=b"NaN"),
         "an integer beyond any float": lambda now: metric(now, value=b"1" + b"0" * 400),

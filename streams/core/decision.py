@@ -29,7 +29,7 @@ from streams.core.foresight import Foreseen
 from streams.core.prediction import MODEL
 from streams.core.ranking import Ranked, path_weights
 from streams.core.readiness import Outlook, foretold
-from streams.core.reason import and_what_the_network_says, sentence
+from streams.core.reason import and_what_the_network_says, sentence, who_says_unhealthy
 from streams.core.shown import Shown, changes
 from streams.core.verdicts import advice
 
@@ -41,7 +41,7 @@ class News(NamedTuple):
 
     orders: Orders
     verdict: NetworkVerdict | None
-    primary_unhealthy: bool
+    primary_unhealthy_by: tuple[str, ...]  # sources who say so, and count
 
 
 class Moment(NamedTuple):
@@ -74,7 +74,7 @@ def decided(
     state.events += foreseen.events
     outlook = Outlook.of(ranked, foreseen, choice.target, numbers, MODEL)  # of the one until now: it may be left
     chosen = choice.step(ranked, news.orders, numbers, state.routes.unsettled(numbers, now_ms), now_ms)
-    advised = advice(news.verdict, choice.target, news.orders.executed, unhealthy=news.primary_unhealthy)
+    advised = advice(news.verdict, choice.target, news.orders.executed, unhealthy=bool(news.primary_unhealthy_by))
     ranking = _ranking(state, configuration, moment, chosen, advised, muted=muted)
     if muted:
         return []
@@ -131,7 +131,9 @@ def _ranking(
         advice=advised,
         events=[str(e) for e in events],
         reason=and_what_the_network_says(
-            sentence(ranked, orders, choice.hold, chosen) + state.injected.trust.note(),
+            sentence(ranked, orders, choice.hold, chosen)
+            + who_says_unhealthy(configuration.primary_region, news.primary_unhealthy_by)
+            + state.injected.trust.note(),
             ranked,
             choice.target,
             news.verdict,

@@ -43,7 +43,7 @@ from streams.core.injected import InForce, Seen
 from streams.core.ranking import is_fresh, rank_at
 from streams.core.shown import Shown
 from streams.core.stretch import Arrival, Edge, Picture, Step, Stretch, together
-from streams.core.verdicts import free_of
+from streams.core.verdicts import free_of, primary_down
 from streams.core.views import PathMetrics, metrics_at
 
 ENGINE_VERSION: Final = "6"
@@ -230,7 +230,8 @@ class FailoverEngine:
         orders = state.directives.orders(numbers)
         observed_ms = np.array([edge.observed_ms for edge in edges])
         measured, suspects = metrics_at(state.paths, picture, len(regions), policy, observed_ms)
-        said, unhealthy = self._said(measured, now_ms)
+        verdict = state.verdicts.at(now_ms[0])
+        said, unhealthy = self._said(measured, primary_down(verdict), now_ms)
         no_route = state.routes.gone(state.paths, numbers, policy.quorum_ratio, now_ms[0])
         standing = state.reports.standing(numbers, policy, now_ms[0])
         dead, trusted = measured.down.reshape(shape), measured.trusted.reshape(shape)
@@ -241,7 +242,6 @@ class FailoverEngine:
         foreseen = state.model.steps(
             self.primary, candidates, measured, policy=policy, now_ms=now_ms, says=self.says_weights
         )
-        verdict = state.verdicts.at(now_ms[0])
         capacity, full = self._capacity_left(said, verdict)
         ranks = rank_at(
             regions,
@@ -263,7 +263,7 @@ class FailoverEngine:
             name_order=candidates.name_order,
             scale=candidates.scale,
         )
-        news = News(orders, verdict, said.primary_unhealthy)
+        news = News(orders, verdict, said.primary_unhealthy_by)
         published = []
         for number, each in enumerate(foreseen):
             state.evidence_at_ms = evidence_at_ms[number]
@@ -279,7 +279,7 @@ class FailoverEngine:
         left, full = free
         return left if said.capacity_ratio is None else left * said.capacity_ratio, full
 
-    def _said(self, measured: PathMetrics, now_ms: Sequence[int]) -> tuple[InForce, Array | None]:
+    def _said(self, measured: PathMetrics, down: bool | None, now_ms: Sequence[int]) -> tuple[InForce, Array | None]:
         """What is in force of what was injected; and (ticks, targets) bool, who is unhealthy for all that is known.
 
         Where something fresh is measured, that somebody says so is no more than a voice.
@@ -292,9 +292,10 @@ class FailoverEngine:
             values = measured.latency_ms, measured.loss_ratio, measured.delay_variation_ms
             table = np.array((*(each[first] for each in values), state.bandwidth.bps))
             impairment = candidates.scale.impairment(table)
-            seen = Seen(impairment, measured.confidence[first], fresh[first], measured.down[first])
+            seen = Seen(impairment, measured.confidence[first], fresh[first], measured.down[first], down)
             state.events += state.injected.review(seen, numbers, now_ms[0], candidates.scale.impairment)
-        said = state.injected.in_force(numbers, now_ms[0], ~np.isnan(candidates.configured))
+        fixed = ~np.isnan(candidates.configured)
+        said = state.injected.in_force(numbers, now_ms[0], fixed, primary_down=down)
         if said.unhealthy is None or not np.count_nonzero(said.unhealthy):
             return said, None
         return said, said.unhealthy & ~fresh.reshape(len(now_ms), targets)

@@ -3,7 +3,8 @@
 A source that says nothing of a path has no part in it. What is said of latency, loss, delay variation and bandwidth
 shifts the path's impairment (`weights.py`). `capacity_ratio` and `healthy` shift the score itself: by the share of
 those who say so, ln(1 - share) at most. So no source moves a path by more than its bound. Only of a path that nothing
-fresh is measured of does `healthy = 0` count as it is: there is nobody to contradict it.
+fresh is measured of does `healthy = 0` count as it is: there is nobody to contradict it. Of the primary itself it asks
+to prepare, as long as its source is believed, or nobody who observes the primary says otherwise.
 
 Which of a source's values counts goes by when it says that it observed them; how long one counts, by that or by when it
 came, whichever was first: a clock that is ahead makes nothing live longer.
@@ -37,17 +38,21 @@ class InForce:
     metrics: Said | None = None
     unhealthy: Array | None = None
     capacity_ratio: Array | None = None
-    primary_unhealthy: bool = False
+    primary_unhealthy_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is measured at a moment: `impairment` (METRICS, targets), NaN unknown; the rest (targets,)."""
+    """What is measured at a moment: `impairment` (METRICS, targets), NaN unknown; of paths the rest (targets,).
+
+    `primary_down`: what observers see of the primary itself; None: nobody can say.
+    """
 
     impairment: Array
     confidence: Array
     fresh: Array
     down: Array
+    primary_down: bool | None
 
 
 _NOTHING: Final = InForce()
@@ -114,15 +119,25 @@ class Injected:
             value, expires_at_ms, *_ = self.values[key]
             target, metric, source = _parts(key)
             number = numbers.get(target)
-            if number is None or expires_at_ms <= now_ms:
+            if expires_at_ms <= now_ms or (target and number is None):
                 continue
             contradiction = _contradiction(metric, value, seen, number, scale_of)
             if not math.isnan(contradiction):
                 found[source, target] = max(contradiction, found.get((source, target), 0.0))
         return self.trust.review(found, now_ms)
 
-    def in_force(self, numbers: Mapping[str, int], now_ms: int, fixed: Array | None = None) -> InForce:
-        """What counts at this moment for these targets; `fixed` (targets,) bool: their capacity does not matter."""
+    def in_force(
+        self,
+        numbers: Mapping[str, int],
+        now_ms: int,
+        fixed: Array | None = None,
+        *,
+        primary_down: bool | None = None,
+    ) -> InForce:
+        """What counts at this moment for these targets; `fixed` (targets,) bool: their capacity does not matter.
+
+        `primary_down` as in `Seen`: against observers who reach it only those count that are believed.
+        """
         if self.values:
             self.values = {k: v for k, v in self.values.items() if v.kept_until_ms > now_ms}
         counting = [key for key in sorted(self.values) if self.values[key].expires_at_ms > now_ms]
@@ -130,9 +145,10 @@ class Injected:
             return _NOTHING
         keys = [(*_parts(key), self.values[key].value) for key in counting]
         about = [each for each in keys if each[0] in numbers]
-        primary_unhealthy = any(t == "" and m == "healthy" and v == 0 for t, m, _, v in keys)
+        unwell = (s for t, m, s, v in keys if t == "" and m == "healthy" and v == 0)
+        by = tuple(s for s in unwell if primary_down is not False or self.trust.believes(s, ""))
         if not about:
-            return InForce(primary_unhealthy=primary_unhealthy)
+            return InForce(primary_unhealthy_by=by)
         sources = tuple(sorted({source for _, _, source, _ in about}))
         row = {source: i for i, source in enumerate(sources)}
         column = {metric: i for i, metric in enumerate((*METRICS, "healthy", "capacity_ratio"))}
@@ -153,7 +169,7 @@ class Injected:
             metrics=Said(sources, said[:, :count], share[:, :count], _split(sick), _split(lost)),
             unhealthy=(said[:, count] == 0).any(axis=0),
             capacity_ratio=np.maximum(1 - lost.sum(axis=0), _CAPACITY_MIN),
-            primary_unhealthy=primary_unhealthy,
+            primary_unhealthy_by=by,
         )
 
 
@@ -177,8 +193,11 @@ def _split(shares: Array) -> Array:
     return np.where(total > 0, np.log1p(-total) * shares / np.where(total > 0, total, 1.0), 0.0)
 
 
-def _contradiction(metric: str, value: float, seen: Seen, number: int, scale_of: Any) -> float:
-    """0 to 1; NaN where nothing measured can say."""
+def _contradiction(metric: str, value: float, seen: Seen, number: int | None, scale_of: Any) -> float:
+    """0 to 1; NaN where nothing measured can say. `number` None: the primary itself, of which `healthy` is heard."""
+    if number is None:
+        can_say = metric == "healthy" and seen.primary_down is not None
+        return float((value == 0) != seen.primary_down) if can_say else math.nan
     if not seen.fresh[number] and not seen.down[number]:
         return math.nan
     if metric == "healthy":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 
 from schemas.records import Mode, NetworkVerdict
@@ -10,6 +13,8 @@ from streams.core.directives import Orders
 from streams.core.holddown import HoldDown, Phase, Signal
 from streams.core.ranking import Ranked
 from streams.core.verdicts import evidence, shares
+
+_SOURCES_MAX: Final = 3
 
 
 def sentence(ranked: Ranked, orders: Orders, hold: HoldDown, chosen: Chosen) -> str:
@@ -47,6 +52,14 @@ def sentence(ranked: Ranked, orders: Orders, hold: HoldDown, chosen: Chosen) -> 
     lead = ranked.log_lead(int(ranked.order[0]), ranked.regions.index(target))
     short = "less than the margin" if lead <= np.log1p(policy.margin_ratio) else "so little that it may be chance"
     return f"{target} is kept: {first} is better by {short}"
+
+
+def who_says_unhealthy(primary: str, sources: Sequence[str]) -> str:
+    """Who injected that the primary is not healthy, which by itself asks to prepare; empty: nobody who counts."""
+    if not sources:
+        return ""
+    shown, more = ", ".join(sources[:_SOURCES_MAX]), len(sources) - _SOURCES_MAX
+    return f"; {primary} is not healthy, as {shown}{f' and {more} more' if more > 0 else ''} said"
 
 
 def and_what_the_network_says(

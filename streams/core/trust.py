@@ -9,8 +9,9 @@
     standing   of a source about a path, 0 to 1, times its bound. Every REVIEW_MS what it says is held against what is
                measured there. Contradiction costs it, for two minutes to a third; agreement earns it back, more slowly
 
-Standing is of a path: truths about ten paths buy no lie about the eleventh. A source that nothing measured can be held
-against keeps what it has.
+Standing is of a path: truths about ten paths buy no lie about the eleventh. Of the primary itself a source has one too:
+what it says of its health is held against what observers in other regions see. A source that nothing measured can be
+held against keeps what it has.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Trust:
         state = state or {}
         self._sources = {name: _Source(**fields) for name, fields in state.get("sources", {}).items()}
         self._newcomers = _Source(**state["newcomers"]) if state.get("newcomers") else None
-        self._standing: dict[str, float] = dict(state.get("standing", {}))  # "target source"; absent: 1
+        # By "target source", where no target is the primary itself; absent: 1.
+        self._standing: dict[str, float] = dict(state.get("standing", {}))
         self._window: int = state.get("window", 0)
 
     def save(self) -> dict[str, Any]:
@@ -107,6 +109,10 @@ class Trust:
     def share(self, name: str, target: str) -> float:
         """How much of the say about a path it has, beside whom others there may be."""
         return SOURCE_SHARE * self._standing.get(f"{target} {name}", 1.0)
+
+    def believes(self, name: str, target: str) -> bool:
+        """Whether its standing is enough where there is no half a say: what it says is taken, or it is not."""
+        return self._standing.get(f"{target} {name}", 1.0) >= _DISTRUSTED
 
     def counts(self, name: str) -> tuple[int, int]:
         """Records of a source that were used, and that were above its rate."""

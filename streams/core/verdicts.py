@@ -85,6 +85,13 @@ def _of_weight(verdict: NetworkVerdict) -> tuple[Any, ...]:
     return verdict.health, verdict.shared, verdict.allotments
 
 
+def primary_down(verdict: NetworkVerdict | None) -> bool | None:
+    """What observers see of the primary; None: nobody can say, or they find it worse than usual, which is neither."""
+    if verdict is None or verdict.health not in (Health.DOWN, Health.UP):
+        return None
+    return verdict.health == Health.DOWN
+
+
 def advice(verdict: NetworkVerdict | None, target: str | None, executed: str | None, *, unhealthy: bool) -> Advice:
     """What the primary's health asks for; nothing once its traffic was moved (`executed`) to the target in use.
 

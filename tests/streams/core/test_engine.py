@@ -423,6 +423,7 @@ def test_a_primary_said_to_be_unhealthy_is_a_reason_to_prepare_and_not_to_move()
     story.run(11, CALM)
     assert story.last.advice == Advice.PREPARE
     assert story.last.target_region == "t-1"
+    assert f"; {PRIMARY} is not healthy, as somebody said" in story.last.reason
 
 
 # State.

@@ -7,8 +7,10 @@ import pytest
 from schemas.records import (
     Advice,
     Directive,
+    Event,
     FaultKind,
     Health,
+    InjectedMetric,
     OperatorDirective,
     Outcome,
     Region,
@@ -17,7 +19,7 @@ from schemas.records import (
     RouteChange,
     RouteEvent,
 )
-from tests.streams.core.world import World, lost, policy
+from tests.streams.core.world import Network, World, lost, policy
 
 REGIONS = ("a", "b", "c", "d", "e")
 ALL_WELL = lost()
@@ -109,6 +111,63 @@ def executed(world: World, primary: str, region: str, *, until_s: int = 1000) ->
         f"x-{primary}", Directive.EXECUTED, world.now_ms + until_s * 1000, "ops", "power", primary, region
     )
     world.configure(directive, None)
+
+
+def unwell(world: World, source: str, value: float = 0.0) -> InjectedMetric:
+    """What a source says of the health of a."""
+    return InjectedMetric("a", None, "healthy", value, source, world.now_ms)
+
+
+def says_every_ten_seconds(world: World, source: str, network: Network, seconds: int) -> list[Advice]:
+    """The advice of each second while it is said that a is not healthy."""
+    found = []
+    for second in range(seconds):
+        if second % 10 == 0:
+            world.inject(unwell(world, source))
+        world.run(1, network)
+        found.append(Advice(world.last("a").advice))
+    return found
+
+
+def test_against_observers_who_reach_a_primary_a_source_asks_to_prepare_by_name_until_it_is_not_believed() -> None:
+    world = World("abc")
+    world.run(15, ALL_WELL)
+    assert told(world, "a") == (Advice.HOLD, Health.UP)
+    known = len(world.rankings["a"])
+    advised = says_every_ten_seconds(world, "liar", ALL_WELL, 100)
+    assert advised[0] == Advice.PREPARE, "the network sees no applications, so a word of one who does is worth a look"
+    assert advised[70] == Advice.PREPARE
+    assert set(advised[90:]) == {Advice.HOLD}
+    said = world.rankings["a"][known:]
+    assert Event.SOURCE_DISTRUSTED in {e for ranking in said for e in ranking.events}
+    assert all("a is not healthy, as liar said" in r.reason for r in said if r.advice == Advice.PREPARE)
+    assert all("liar" not in r.reason for r in said if r.advice == Advice.HOLD)
+    world.inject(unwell(world, "load-balancer"))
+    world.run(1, ALL_WELL)
+    assert world.last("a").advice == Advice.PREPARE, "another source has a standing of its own"
+    assert "as load-balancer said" in world.last("a").reason
+    assert {c.region_id for c in world.last("a").candidates if not c.eligible} == set()
+
+
+def test_where_no_observer_can_say_how_a_primary_is_a_source_is_heard_as_long_as_it_says_so() -> None:
+    world = World("abc", primaries="a")
+    world.run(15, ALL_WELL)
+    assert set(says_every_ten_seconds(world, "load-balancer", ALL_WELL, 100)) == {Advice.PREPARE}
+
+
+def test_a_source_that_says_of_a_dead_primary_what_observers_see_keeps_its_standing() -> None:
+    world = World("abc")
+    world.run(15, ALL_WELL)
+    dead = lost(("*", "a"))
+    says_every_ten_seconds(world, "load-balancer", dead, 120)
+    assert told(world, "a") == (Advice.FAIL_OVER, Health.DOWN)
+    world.run(20, ALL_WELL)
+    world.inject(unwell(world, "load-balancer", 1.0))
+    world.run(5, ALL_WELL)
+    assert told(world, "a") == (Advice.HOLD, Health.UP)
+    world.inject(unwell(world, "load-balancer"))
+    world.run(1, ALL_WELL)
+    assert world.last("a").advice == Advice.PREPARE
 
 
 def test_once_the_failover_has_happened_nobody_is_asked_to_do_it_again() -> None:

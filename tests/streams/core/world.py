@@ -14,6 +14,7 @@ from schemas.records import (
     DeadLetter,
     FailoverConfiguration,
     FailoverRanking,
+    InjectedMetric,
     NetworkGraphNode,
     NetworkVerdict,
     Observation,
@@ -109,6 +110,10 @@ class World:
     def route(self, event: RouteEvent) -> None:
         """On bgp-events."""
         self._to_decide(self._observation(event, event.primary_region), self.now_ms)
+
+    def inject(self, metric: InjectedMetric) -> None:
+        """On injected-metrics."""
+        self._to_decide(self._observation(metric, metric.primary_region), self.now_ms)
 
     def run(self, seconds: int, network: Network, silent: Iterable[str] = ()) -> None:
         """Seconds in which agents probe, but for those that are silent."""

@@ -8,6 +8,7 @@
     rankings.py     GET /v1/rankings: the latest, and the stream of all (server-sent events)
 
     models.py       what requests and answers look like; the OpenAPI document comes from here
+    page.py         GET /docs: the same for people, a page without scripts
     gauges.py       what it counts of itself, for Prometheus
     routes.py       the routes, with health and readiness
     app.py          puts it together

@@ -34,10 +34,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from prometheus_client.core import Metric
 
 from schemas.codec import encode
-from schemas.connection import client_settings, is_refusal, refused
+from schemas.connection import client_settings, denial, forbidden, is_refusal, refused
 from schemas.errors import DeliveryError, ProximaError
 from schemas.observed import Observed, counter, gauge
 from schemas.records import Record
+from schemas.rights import Grant
 from schemas.topics import JOURNAL_BYTES_MAX, named
 from schemas.wire import framed
 
@@ -81,12 +82,12 @@ class _Batch:
         self._left = count
         self._refused = ""
 
-    def answered(self, error: KafkaError | None) -> None:
-        """One of them is confirmed, or never will be."""
+    def answered(self, refused: str) -> None:
+        """One of them is confirmed, or never will be, and why."""
         with self._lock:
             self._left -= 1
-            if error is not None:
-                self._refused = error.str()
+            if refused:
+                self._refused = refused
             if self._left:
                 return
         if self._refused:
@@ -124,7 +125,7 @@ class Publisher(Observed):
         self._delivered = self._failed = self._dropped = 0
         self._idle_at_s = time.monotonic()  # when the broker last confirmed one, or none was waiting
         self._droppable_in_flight = self._others_in_flight = 0
-        self._refused: list[str] = []
+        self._refused: list[tuple[str, str]] = []
         self._warned: set[int] = set()
         self._in_trouble = False
         self._fatal: ProximaError | None = None
@@ -311,7 +312,7 @@ class Publisher(Observed):
                     if not self._hand_over(oldest.topic, oldest.key, oldest.value, self._measurement_confirmed):
                         return
                 except DeliveryError as error:
-                    self._count_failure(error.what, -1)
+                    self._count_failure("measurements", error.what, -1)
                 else:
                     self._droppable_in_flight += 1
                 self._queue.popleft()
@@ -333,7 +334,11 @@ class Publisher(Observed):
 
     def _serve(self) -> None:
         while not self._closed.is_set():
-            self._producer.poll(_POLL_S)
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:  # of the fatal ones: by this way, and not by `error_cb`
+                self._trouble(error.args[0])
+                return
             self._move_on()
             if not (self._queue or self._droppable_in_flight or self._others_in_flight):
                 self._idle_at_s = time.monotonic()
@@ -341,7 +346,9 @@ class Publisher(Observed):
     def _trouble(self, error: KafkaError) -> None:
         """What librdkafka meets and goes on from, once until something is delivered again."""
         with self._lock:
-            if error.fatal():
+            if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:  # who may write nothing gets no producer's id
+                self._fatal = forbidden([Grant("TOPIC", "any topic", "WRITE")], self._bootstrap)
+            elif error.fatal():
                 self._fatal = DeliveryError(
                     f"nothing more can be sent: {error.str()}", where=self._bootstrap, do="start again"
                 )
@@ -365,16 +372,18 @@ class Publisher(Observed):
                 self._count_delivery()
             elif error.code() not in _GIVEN_UP:
                 self._failed += 1
-                self._refused.append(f"{error.str()} ({message.topic()}, key {message.key()!r})")
+                what, do = _why(error, message.topic())
+                self._refused.append((f"{what} ({message.topic()}, key {message.key()!r})", do))
 
     def _batch_confirmed(self, batch: _Batch, error: KafkaError | None) -> None:
+        why = "" if error is None else ": ".join(filter(None, _why(error, batch.topic)))
         with self._lock:
             self._others_in_flight -= 1
             if error is None:
                 self._count_delivery()
             else:
-                self._failed += 1
-        batch.answered(error)
+                self._count_failure("records", why, error.code())
+        batch.answered(why)
 
     def _measurement_confirmed(self, error: KafkaError | None, message: Message) -> None:
         with self._lock:
@@ -382,14 +391,15 @@ class Publisher(Observed):
             if error is None:
                 self._count_delivery()
             elif error.code() not in _GIVEN_UP:
-                self._count_failure(f"{error.str()} ({message.topic()})", error.code())
+                why = ": ".join(filter(None, _why(error, message.topic())))
+                self._count_failure("measurements", f"{why} ({message.topic()})", error.code())
 
-    def _count_failure(self, what: str, code: int) -> None:
-        """A measurement that cannot be delivered; said once a kind, for there may be hundreds a second."""
+    def _count_failure(self, kind: str, why: str, code: int) -> None:
+        """One that cannot be delivered; said once a reason, for there may be hundreds a second."""
         self._failed += 1
         if code not in self._warned:
             self._warned.add(code)
-            log.warning("measurements are refused: %s", what)
+            log.warning("%s are refused: %s", kind, why)
 
     def _raise_fatal(self) -> None:
         """What no patience mends: a refusal, or that the broker lost what it had confirmed. Only a new one goes on."""
@@ -400,4 +410,12 @@ class Publisher(Observed):
         if self._refused:
             refused, self._refused = self._refused, []
             more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-            raise DeliveryError(f"the broker refused a record: {refused[0]}{more}", where=self._bootstrap)
+            what, do = refused[0]
+            raise DeliveryError(f"the broker refused a record: {what}{more}", where=self._bootstrap, do=do)
+
+
+def _why(error: KafkaError, topic: str | None) -> tuple[str, str]:
+    """Why a record was refused, and what to do about it."""
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and topic is not None:
+        return denial([Grant("TOPIC", topic, "WRITE")])
+    return error.str(), ""

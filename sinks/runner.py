@@ -30,11 +30,12 @@ from prometheus_client.core import Metric
 
 from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.codec import decode, read
-from schemas.connection import client_settings, is_refusal, refused
+from schemas.connection import client_settings, forbidden, is_refusal, refused
 from schemas.errors import CodecError, DeliveryError, KafkaUnavailableError, StoreUnavailableError
 from schemas.letters import kept
 from schemas.observed import Observed
 from schemas.records import DeadLetter, FailoverRanking, Record
+from schemas.rights import Grant
 from schemas.topics import TOPICS, named
 from sinks.dead_letters import DeadLetters
 from sinks.gauges import Gauges
@@ -158,9 +159,9 @@ class SinkRunner(Observed):
         self._breaker = Breaker(f"the store of sink {name}", limits, clock=time.monotonic, on_change=self._changed)
         self._word = _word(State.CLOSED)  # about the breaker, in the commits' metadata
         self._topics = {named(prefix, topic): TOPICS[topic] for topic in sink.topics}
+        self._group = f"{prefix}{sink.group}{name}"
         self._consumer: Any = Consumer(
-            _settings(bootstrap, f"{prefix}{sink.group}{name}")
-            | {"on_commit": self._on_commit, "error_cb": self._on_trouble}
+            _settings(bootstrap, self._group) | {"on_commit": self._on_commit, "error_cb": self._on_trouble}
         )
         self._letters = DeadLetters(bootstrap, prefix)
         self._stop = threading.Event()
@@ -276,7 +277,7 @@ class SinkRunner(Observed):
         if message is None:
             return False
         if message.error() is not None:
-            self._fault(message.error())
+            self._fault(message.error(), message.topic())
             return False
         self._in_trouble = self._is_away = False
         value: bytes | None = message.value()
@@ -339,11 +340,13 @@ class SinkRunner(Observed):
             )
         )
 
-    def _fault(self, error: Any) -> None:
-        if error.code() in _NO_RIGHT or error.fatal():
-            raise KafkaUnavailableError(
-                error.str(), where=self._bootstrap, do="grant READ on the sink's topics and on its group"
-            )
+    def _fault(self, error: Any, topic: str | None) -> None:
+        if error.code() in _NO_RIGHT:  # what one role has and another has not may be asked for in any order
+            group = Grant("GROUP", self._group, "READ")
+            its = [Grant("TOPIC", name, "READ") for name in ([topic] if topic else self._topics)]
+            raise forbidden([group] if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED else its, self._bootstrap)
+        if error.fatal():
+            raise KafkaUnavailableError(error.str(), where=self._bootstrap, do="start again")
         self._on_trouble(error)
 
     def _on_trouble(self, error: Any) -> None:

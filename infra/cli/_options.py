@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from schemas.config import ClientConfig, RoleConfig, SinkConfig
+    from schemas.config import ClientConfig, Kafka, RoleConfig
 
     Role = TypeVar("Role", bound=RoleConfig)
-    Client = TypeVar("Client", ClientConfig, SinkConfig)
 
 Bootstrap = Annotated[
     str | None,
@@ -42,8 +41,8 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
     return led_by(in_use(load(ClientConfig, config)), bootstrap, prefix)
 
 
-def led_by(found: Client, bootstrap: str | None, prefix: str | None) -> Client:
-    """The same configuration with what was typed in place of what was written."""
+def led_by(found: Role, bootstrap: str | None, prefix: str | None) -> Role:
+    """The same configuration with what was typed in place of what was written, if it has to do with Kafka."""
     given = {}
     if bootstrap is not None:
         given["bootstrap"] = bootstrap
@@ -51,7 +50,8 @@ def led_by(found: Client, bootstrap: str | None, prefix: str | None) -> Client:
         if not re.fullmatch(r"[a-zA-Z0-9._-]{0,100}", prefix):
             raise typer.BadParameter(f"{prefix!r} cannot begin a topic's name", param_hint="--prefix")
         given["topic_prefix"] = prefix
-    return found.model_copy(update={"kafka": found.kafka.model_copy(update=given)})
+    kafka: Kafka | None = getattr(found, "kafka", None)
+    return found if kafka is None else found.model_copy(update={"kafka": kafka.model_copy(update=given)})
 
 
 def in_use(role: Role) -> Role:

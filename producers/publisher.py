@@ -24,7 +24,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -183,7 +183,7 @@ class Publisher(Observed):
             if time.monotonic() >= deadline:
                 what = f"no room for another record within {self._publish_timeout_s:g} s"
                 raise DeliveryError(what, where=f"{target} at {self._bootstrap}", do="is the broker reachable?")
-            self._producer.poll(_POLL_S)
+            self._calls(self._producer.poll, _POLL_S)
 
     def send(self, topic: str, records: Sequence[tuple[str, Record]]) -> Future[None]:
         """Send records, each with its key, without waiting; done when the broker has confirmed every one of them.
@@ -238,7 +238,8 @@ class Publisher(Observed):
                 what = f"{measurements} measurements and {others} other records unconfirmed after {timeout_s:g} s"
                 raise DeliveryError(what, where=self._bootstrap, do="is the broker reachable?")
             # librdkafka's flush, and not poll: it also sends at once what lingers.
-            self._producer.flush(min(_POLL_S, left_s))
+            if not self._calls(self._producer.flush, min(_POLL_S, left_s)):
+                self._raise_fatal()
             self._move_on()
 
     @property
@@ -334,14 +335,20 @@ class Publisher(Observed):
 
     def _serve(self) -> None:
         while not self._closed.is_set():
-            try:
-                self._producer.poll(_POLL_S)
-            except KafkaException as error:  # of the fatal ones: by this way, and not by `error_cb`
-                self._trouble(error.args[0])
+            if not self._calls(self._producer.poll, _POLL_S):
                 return
             self._move_on()
             if not (self._queue or self._droppable_in_flight or self._others_in_flight):
                 self._idle_at_s = time.monotonic()
+
+    def _calls(self, wait: Callable[[float], Any], timeout_s: float) -> bool:
+        """Let librdkafka call us back; false: it can send nothing more, which it may say by raising."""
+        try:
+            wait(timeout_s)
+        except KafkaException as error:
+            self._trouble(error.args[0])
+            return False
+        return True
 
     def _trouble(self, error: KafkaError) -> None:
         """What librdkafka meets and goes on from, once until something is delivered again."""

@@ -341,7 +341,7 @@ class SinkRunner(Observed):
         )
 
     def _fault(self, error: Any, topic: str | None) -> None:
-        if error.code() in _NO_RIGHT:  # what one role has and another has not may be asked for in any order
+        if error.code() in _NO_RIGHT:
             group = Grant("GROUP", self._group, "READ")
             its = [Grant("TOPIC", name, "READ") for name in ([topic] if topic else self._topics)]
             raise forbidden([group] if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED else its, self._bootstrap)

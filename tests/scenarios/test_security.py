@@ -354,7 +354,7 @@ def test_kcat_injects_by_the_file_that_the_documents_show(secured: Secured, tmp_
         (tmp_path / "kcat.conf").write_text(text)
         argv = ["bash", "-euo", "pipefail", "-c", script.replace("kcat -", "kcat -F kcat.conf -")]
         said = subprocess.run(argv, cwd=tmp_path, env=kcat.environment(tmp_path), capture_output=True, text=True,
-                              timeout=60, check=False)  # fmt: skip
+                              errors="replace", timeout=60, check=False)  # fmt: skip
         assert said.returncode == 0, said.stderr
         return said.stdout
 

@@ -15,7 +15,8 @@
     candidates.py   the candidates as configuration and catalogue name them
     baseline.py     weight of a path before anything is measured: proximity and capacity
     weights.py      utilities of what is measured, and the network weight
-    ranking.py      gates, scores, order, mode
+    gates.py        what a candidate has to pass, however good its score
+    ranking.py      scores, order, mode; ranked.py, what they came to and why
     sensitivity.py  how sure an order is, and what would change it
     damping.py      who may not be chosen yet, because it failed: ejection and failback
     directives.py   operators' pins, drains and freezes in force

@@ -2,7 +2,7 @@
 
     numbers.py      rounding, bounds and quantiles that decisions rest on
     panes.py        probe samples condensed into panes (intake's half)
-    rows.py         rows of panes, as a record has them: which count, and what their failures mean
+    rows.py         rows of panes, as a record has them: which count, where they are cut, what their failures mean
     paths.py        rolling state of a primary's paths, one view an agent and target (decide's half)
     jumps.py        what an agent's last two batches prove alone
     stretch.py      several records taken in together, and the views between them

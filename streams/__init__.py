@@ -15,6 +15,7 @@
     admission.py  before a stage runs: are its topics there, and may it?
     gauges.py     what a stage shows of itself, for Prometheus
     app.py        Faust and aiokafka, and everything that they do wrong; the only importer of both
+    unpacking.py  bounds on what a compressed batch unpacks to, which aiokafka has not
     replay.py     a journal folded again, from a file or from the topic; parallel.py, by several processes
     backtest.py   history under other policies, beside yardsticks; backtest_journal.py does it with a journal
     warmup.py     a new model learns from the journal's history, beside the fold

@@ -58,6 +58,7 @@ _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
 _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule
 _SILENT_MS: Final = 3000  # a partition that brought nothing for so long is looked into ...
 _MISSED_MAX: Final = 500  # ... for so many records at a time
+_READ_BYTES: Final = 64 << 20
 _SETTLING_MAX: Final = 8  # flushes of a partition that are sent and not committed yet
 
 
@@ -138,9 +139,17 @@ class Intake:
         if record.offset > p.next_offset:  # Faust skipped some, or the broker no longer has them
             earliest = await self._broker.earliest(place)
             self.lost_records += max(0, min(earliest, record.offset) - p.next_offset)
-            for missed in await self._broker.read(place, p.next_offset, record.offset):
-                await self._one(place, p, missed)
+            await self._read(place, p, record.offset)
         await self._one(place, p, record)
+
+    async def _read(self, place: Place, p: _Partition, end: int) -> None:
+        """Take in what the partition has from its next offset up to `end`, in pieces: each may be large."""
+        while p.next_offset < end:
+            found = await self._broker.read(place, p.next_offset, end, bytes_max=_READ_BYTES)
+            if not found:
+                return
+            for record in found:
+                await self._one(place, p, record)
 
     async def _one(self, place: Place, p: _Partition, record: JournalRecord) -> None:
         p.newest_at_ms = max(p.newest_at_ms, record.appended_at_ms)
@@ -347,8 +356,7 @@ class Intake:
             p.touched_at_ms = self._now_ms
         elif self._now_ms - p.touched_at_ms >= _SILENT_MS:
             p.touched_at_ms = self._now_ms
-            for missed in await self._broker.read(place, p.next_offset, p.next_offset + _MISSED_MAX):
-                await self._one(place, p, missed)
+            await self._read(place, p, p.next_offset + _MISSED_MAX)
 
     async def stop(self) -> None:
         """What is forwarded gets confirmed; a flush under way is made again by whoever comes next."""

@@ -13,6 +13,7 @@ from schemas.records import ActionResult, FailoverConfiguration, ProbeBatch, Rea
 from schemas.validate import is_keyed, mistakes
 from streams.core.panes import Rejected
 from streams.journal import JournalRecord
+from streams.unpacking import TooLarge
 
 _PATHS_MAX: Final = 10_000  # targets times methods of one message: each costs memory, though no sample points to it
 
@@ -34,6 +35,8 @@ def wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected | 
 
 def check_size(record: JournalRecord) -> None:
     """A broker bounds what is compressed; what it unpacks to is taken apart only up to here. Raises CodecError."""
+    if isinstance(record.value, TooLarge):
+        raise CodecError(Reason.TOO_LARGE, record.value.what)
     if len(record.value) > ORIGINAL_BYTES_MAX or len(record.key or b"") > KEY_BYTES_MAX:
         detail = f"{len(record.value)} bytes with a key of {len(record.key or b'')}"
         raise CodecError(Reason.TOO_LARGE, f"{detail}: {ORIGINAL_BYTES_MAX} and {KEY_BYTES_MAX} at most")

@@ -55,14 +55,6 @@ class RegistryServer:
         self.process.kill()
 
 
-def kcat_reads_avro() -> bool:
-    """Debian's kcat is built without it."""
-    kcat = shutil.which("kcat")
-    return (
-        kcat is not None and "Avro" in subprocess.run([kcat, "-V"], capture_output=True, text=True, check=True).stdout
-    )
-
-
 def _jar() -> Path:
     folder = cache_folder().with_name(f"registry-{VERSION}")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from infra.processes import ChildProcess, wait_until
 from producers.publisher import Publisher
 from schemas.topics import named
 from sinks.courier import Courier
-from tests.registry import RegistryServer, kcat_reads_avro
+from tests import kcat
+from tests.registry import RegistryServer
 from tests.sinks.conftest import Pipeline, pipeline  # noqa: F401 - a fixture
 from tests.sinks.rankings import PRIMARIES, publish, ranking
 from tests.sinks.receiver import Answer, Receiver
@@ -96,7 +97,7 @@ def test_the_java_program_with_a_deserializer_of_a_registrys_makers(
 
 @pytest.mark.kafka
 def test_the_kcat_command(registry_in_use: RegistryServer, pipeline: Pipeline) -> None:  # noqa: F811
-    if not kcat_reads_avro():
+    if not kcat.reads_avro():
         pytest.skip("no kcat that was built with Avro (Debian's is not)")
     with Publisher(pipeline.bootstrap, client_id="test", topic_prefix=pipeline.prefix) as publisher:
         publisher.publish("failover-rankings", PRIMARIES[0], ranking(sequence=7))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -34,6 +35,7 @@ from schemas.records import (
 )
 from schemas.rights import RIGHTS, Grant
 from schemas.topics import TOPICS
+from tests import kcat
 from tests.infra.commands import PROXIMA, environment, fails, running, succeeds
 from tests.producers.routes import wire
 from tests.secured import Secured, coming_as, on_topic, secured_cluster
@@ -41,6 +43,7 @@ from tests.sinks.actuators.acting import action
 
 pytestmark = pytest.mark.kafka
 
+DOCS: Final = Path(__file__).parents[2] / "docs"
 PRIMARY: Final = "eu-west-1"
 PREFIX: Final = "203.0.113.0/24"
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -331,6 +334,32 @@ def test_a_wrong_password_is_one_clear_line(secured: Secured, command: str, tmp_
     assert "Traceback" not in said
     assert "hunter2" not in said
     assert time.monotonic() - began < 40, "a deadline, and no measurement"
+
+
+@pytest.mark.skipif(kcat.version() is None, reason="kcat is not installed")
+def test_kcat_injects_by_the_file_that_the_documents_show(secured: Secured, tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```ini\n(.*?)```", (DOCS / "security.md").read_text(), re.DOTALL)
+    (line,) = (b for b in re.findall(r"```sh\n(.*?)```", (DOCS / "inject.md").read_text(), re.DOTALL) if "kcat" in b)
+
+    def run(role: str, script: str) -> str:
+        text = shown
+        for word, ours in (
+            ("broker-1:9093", secured.bootstrap),
+            ("proxima-injector", f"proxima-{role}"),
+            ("password=...", f"password={secured.password_file(role).read_text()}"),
+            ("/etc/proxima/ca.pem", str(secured.guard.ca_pem)),
+        ):
+            assert word in shown
+            text = text.replace(word, ours)
+        (tmp_path / "kcat.conf").write_text(text)
+        argv = ["bash", "-euo", "pipefail", "-c", script.replace("kcat -", "kcat -F kcat.conf -")]
+        said = subprocess.run(argv, cwd=tmp_path, env=kcat.environment(tmp_path), capture_output=True, text=True,
+                              timeout=60, check=False)  # fmt: skip
+        assert said.returncode == 0, said.stderr
+        return said.stdout
+
+    run("injector", line.replace(" -b $BOOTSTRAP", "").replace("cdn-logs", "by-kcat"))
+    assert '"source":"by-kcat"' in run("intake", "kcat -C -q -e -t injected-metrics")
 
 
 def test_a_certificate_that_nobody_vouches_for_is_one_clear_line(secured: Secured) -> None:

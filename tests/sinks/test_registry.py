@@ -14,8 +14,9 @@ from schemas.codec import decode
 from schemas.records import ActionResult
 from schemas.topics import named
 from sinks.actuators.results import Results
+from tests import kcat
 from tests.infra.commands import lines
-from tests.registry import RegistryServer, kcat_reads_avro
+from tests.registry import RegistryServer
 from tests.sinks.conftest import Pipeline
 from tests.sinks.rankings import PRIMARIES, publish, ranking, records_on
 from tests.sinks.targets import JsonLinesTarget
@@ -31,7 +32,7 @@ def test_kcat_our_tail_and_our_sinks_read_a_ranking_in_either_format(
             publisher.publish("failover-rankings", PRIMARIES[0], ranking(sequence=sequence))
     name, url = named(pipeline.prefix, "failover-rankings"), registry_in_use.url
     assert [value[0] for _, _, value in records_on(pipeline.bootstrap, name)] == [0, 0]
-    if kcat_reads_avro():
+    if kcat.reads_avro():
         argv = ["kcat", "-C", "-e", "-q", "-b", pipeline.bootstrap, "-t", name, "-s", "value=avro", "-r", url]
         said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
         assert [json.loads(line)["sequence"] for line in said.splitlines()] == [1, 2]

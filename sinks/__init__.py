@@ -1,8 +1,12 @@
 """What takes records off topics and puts them where others look: one target a file.
 
-    runner.py         the Sink protocol, and the one consumer loop that every sink runs in
-    gauges.py         what that loop shows of itself
-    dead_letters.py   where a record goes that a sink cannot read
+    sink.py           what a sink has to be
+    runner.py         the one consumer loop that every sink runs in
+    reading.py        from a record's bytes to a sink's batch; dead_letters.py, where one goes that it cannot read
+    offsets.py        how far each partition is taken, has reached the store, and is committed
+    availability.py   whether the store takes what it is given, and when it is asked again
+    brokers.py        whether the brokers answer, and let us in
+    gauges.py         what the loop shows of itself
     rendering.py      a ranking as JSON text
     redis.py          the latest ranking of every primary, served: two keys and a channel
     jsonlines.py      every ranking as a line of a file

@@ -30,7 +30,7 @@ from schemas.records import FailoverConfiguration, FailoverRanking, PathWeights
 from schemas.stores import Cassandra
 from sinks.cassandra_connection import Connection, reaching
 from sinks.kept import DAY_MS, METRICS, TOPICS, InForce, Metrics, check_ranking, is_sound, metrics_of, place_of
-from sinks.runner import Meta, Place, Sink
+from sinks.sink import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
 

@@ -33,8 +33,8 @@ import aiohttp
 from schemas.breaker import Breaker, Change, Limits, Permit, State
 from schemas.errors import ConfigError
 from schemas.webhook import Destination
-from sinks.runner import Meta
 from sinks.signing import signed_headers
+from sinks.sink import Meta
 
 log = logging.getLogger(__name__)
 

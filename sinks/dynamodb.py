@@ -35,7 +35,7 @@ from sinks.dynamodb_tables import (
     hour_bucket,
 )
 from sinks.kept import METRICS, TOPICS, InForce, Metrics, check_ranking, is_sound, metrics_of, place_of
-from sinks.runner import Meta, Place, Sink
+from sinks.sink import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client.core import Metric
 
 from schemas.observed import Pulse, counter, gauge, seconds
 
-if TYPE_CHECKING:
-    from sinks.runner import Counts
-
 _STUCK_S: Final = 120.0  # a store that hangs for so long has no time-out that works
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run did, for logs and tests."""
+
+    taken: int = 0
+    repeated: int = 0
+    dead_letters: int = 0
+    flushes: int = 0
+    outages: int = 0
+    rewinds: int = 0
 
 
 class Gauges:

@@ -23,7 +23,7 @@ from typing import IO, Final
 from schemas.errors import StoreUnavailableError
 from schemas.records import FailoverRanking
 from sinks.rendering import as_json
-from sinks.runner import Meta, Place, Sink
+from sinks.sink import Meta, Place, Sink
 
 _LINE: Final = re.compile(rb'\{"primary_region":("(?:[^"\\]|\\.)*"),"sequence":(\d+),')
 

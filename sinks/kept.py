@@ -23,7 +23,7 @@ from typing import Final
 from schemas.errors import CodecError
 from schemas.records import FailoverConfiguration, FailoverRanking, PathWeight, PathWeights, Reason
 from schemas.validate import is_keyed, mistakes
-from sinks.runner import Meta
+from sinks.sink import Meta
 
 TOPICS: Final = ("path-weights", "failover-rankings", "failover-config")
 HOUR_MS: Final = 3_600_000

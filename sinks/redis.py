@@ -30,7 +30,7 @@ from redis.retry import Retry
 from schemas.errors import StoreUnavailableError
 from schemas.records import FailoverRanking
 from sinks.rendering import as_json
-from sinks.runner import Meta, Place, Sink
+from sinks.sink import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Mapping
 
 from schemas.errors import ProximaError
-from sinks.runner import Counts, SinkRunner
+from sinks.gauges import Counts
+from sinks.runner import SinkRunner
 
 log = logging.getLogger(__name__)
 

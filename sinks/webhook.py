@@ -32,8 +32,8 @@ from schemas.webhook import Destination
 from sinks.courier import Courier, Ending, Parcel, Result
 from sinks.dead_letters import DeadLetters
 from sinks.rendering import as_json
-from sinks.runner import Meta, Place, Sink
 from sinks.signing import keys_of
+from sinks.sink import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ to lose records when tables recover, to commit past what was not acknowledged, a
 * it takes 100 us for each message: all that a fetch brought of a partition is one message to it;
 * it sleeps a second when it starts and two when it ends: not here;
 * it waits up to 1.5 s for partitions that are empty while others have records: fetches are short, queues just full;
+* it unpacks whatever a batch unpacks to: here that is bounded (`unpacking.py`);
 * reading back (snapshots, offsets that Faust skipped) goes through a plain consumer of ours: `seek` in Faust loses
   records.
 
@@ -34,7 +35,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import faust
 import faust.transport.drivers.aiokafka as driver
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer import fetcher
 from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.tables import TableManager
 from faust.types.auth import AuthProtocol
@@ -49,6 +53,7 @@ from streams.admission import admitted
 from streams.broker import Place, Stage
 from streams.gauges import Fetched, Gauges
 from streams.journal import JournalRecord
+from streams.unpacking import DECODERS, Batches, TooLarge
 
 if TYPE_CHECKING:
     from streams.core.engine import FailoverEngine
@@ -74,6 +79,7 @@ def run_stage(name: str, config: WorkerConfig, engine: type[FailoverEngine] | No
     if name not in _STAGES:
         raise ConfigError([f"stage {name!r} is unknown: one of {', '.join(_STAGES)}"], where="worker.stages")
     _tune_memory()
+    bound_unpacking()
     level = config.log.level or "WARN"
     worker = _Worker(_app(name, config, engine), loglevel=level, redirect_stdouts=False, blocking_timeout=60)
     if logs.in_json():
@@ -90,6 +96,14 @@ def _tune_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, 1 << 29)
+
+
+def bound_unpacking() -> None:
+    """Have every consumer of this process unpack no more than `streams.unpacking` allows."""
+    # Where the class was made, in Python or in C, is where it looks for what unpacks.
+    for name, decode in DECODERS.items():
+        setattr(sys.modules[DefaultRecordBatch.__module__], name, decode)
+    fetcher.MemoryRecords = lambda fetched: Batches(MemoryRecords(fetched))
 
 
 def _app(name: str, config: WorkerConfig, engine: type[FailoverEngine] | None) -> faust.App:
@@ -340,7 +354,9 @@ class FaustBroker:
             reader, tp = await self._opened(), self._tp(place)
             return int((await reader.beginning_offsets([tp]))[tp])
 
-    async def read(self, place: Place, first: int | None = None, end: int | None = None) -> Sequence[JournalRecord]:
+    async def read(
+        self, place: Place, first: int | None = None, end: int | None = None, *, bytes_max: int | None = None
+    ) -> Sequence[JournalRecord]:
         found: list[JournalRecord] = []
         async with self._reading:
             reader, tp = await self._opened(), self._tp(place)
@@ -355,6 +371,8 @@ class FaustBroker:
             while await reader.position(tp) < end:
                 batch = await reader.getmany(tp, timeout_ms=500)
                 found += [_journal_record(r) for r in batch.get(tp, []) if r.offset < end]
+                if bytes_max is not None and sum(len(r.value) for r in found) > bytes_max:
+                    break
                 if batch:
                     deadline_s = time.monotonic() + _READ_DEADLINE_S
                 elif time.monotonic() > deadline_s:
@@ -387,7 +405,8 @@ class FaustBroker:
 
 def _journal_record(record: Any) -> JournalRecord:
     # A tombstone is no record of ours, and gets its dead letter.
-    return JournalRecord(record.partition, record.offset, record.timestamp, record.key, unframed(record.value or b""))
+    value = record.value if isinstance(record.value, TooLarge) else unframed(record.value or b"")
+    return JournalRecord(record.partition, record.offset, record.timestamp, record.key, value)
 
 
 def _end_if_failed(future: asyncio.Future[object]) -> None:

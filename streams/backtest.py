@@ -33,7 +33,8 @@ import numpy as np
 
 from schemas.records import Array, FailoverConfiguration, Outcome, PathPanes, Policy, ProbeBatch
 from schemas.validate import RTT_MS_MAX
-from streams.core.engine import FailoverEngine, Published
+from streams.core.decision import Published
+from streams.core.engine import FailoverEngine
 from streams.core.panes import Flush
 from streams.replay import engine_under, without_weights
 from streams.trace_files import Trace

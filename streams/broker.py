@@ -63,8 +63,13 @@ class Broker(Protocol):
         """What is committed, and its metadata; None: nothing yet."""
         ...
 
-    async def read(self, place: Place, first: int | None = None, end: int | None = None) -> Sequence[JournalRecord]:
-        """Records from `first` (None: the earliest kept) up to and without `end` (None: the end now), directly."""
+    async def read(
+        self, place: Place, first: int | None = None, end: int | None = None, *, bytes_max: int | None = None
+    ) -> Sequence[JournalRecord]:
+        """Records from `first` (None: the earliest kept) up to and without `end` (None: the end now), directly.
+
+        With `bytes_max` it ends earlier, when their values have more bytes than that; one comes if there is one.
+        """
         ...
 
     async def earliest(self, place: Place) -> int:

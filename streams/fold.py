@@ -41,7 +41,8 @@ from schemas.records import (
     Tick,
 )
 from schemas.validate import mistakes
-from streams.core.engine import ENGINE_VERSION, FailoverEngine, Published
+from streams.core.decision import Published
+from streams.core.engine import ENGINE_VERSION, FailoverEngine
 from streams.core.state import from_columns, from_scalars
 from streams.folding import EngineFailedError, Fold, Output
 from streams.journal import JournalRecord

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from schemas.records import FailoverConfiguration, Policy, Snapshot
-from streams.core.engine import Catalogue, FailoverEngine
+from streams.core.candidates import Catalogue
+from streams.core.engine import FailoverEngine
 from streams.folding import Output
 from streams.journal import JournalRecord
 from streams.refold import Refold

@@ -31,6 +31,9 @@ Prefix = Annotated[
     str | None,
     typer.Option(metavar="PREFIX", help="Of a second pipeline's topics, as its topic_prefix.", show_default=False),
 ]
+Author = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who says so; else the user's name.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 
 
@@ -79,6 +82,18 @@ def moment(text: str | None, option: str) -> int | None:
         return None if text is None else moment_ms(text, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def author_of(stated: str | None) -> str:
+    """Who acts; wrong usage where nobody can tell."""
+    import getpass  # noqa: PLC0415
+
+    if stated is not None:
+        return stated
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        raise typer.BadParameter("this user has no name: say who you are", param_hint="--author") from None
 
 
 def say(text: str) -> None:

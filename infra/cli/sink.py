@@ -15,8 +15,9 @@ from infra.cli._options import in_use, logged, say
 
 if TYPE_CHECKING:
     from schemas.config import SinkConfig
-    from sinks.runner import Sink, SinkRunner
+    from sinks.runner import SinkRunner
     from sinks.several import Several
+    from sinks.sink import Sink
 
 
 class Target(StrEnum):

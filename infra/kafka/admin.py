@@ -280,34 +280,26 @@ def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
     In short steps: Ctrl-C is not heard while librdkafka waits.
     """
     deadline = time.monotonic() + REACH_TIMEOUT_S
-    was_asked = False
+    refusal, listening = Refusal(), None
     while True:
         try:
             return (
                 client.list_topics(topic, timeout=_STEP_S) if topic is not None else client.list_topics(timeout=_STEP_S)
             )
         except KafkaException as error:
+            # One that listens to no errors is told of a time-out only. A refusal comes at once, and nobody has to wait
+            # for the deadline; under load it comes later.
+            listening = listening or admin_client(bootstrap, error_cb=refusal)
+            listening.poll(_STEP_S)
+            if refusal.what:
+                raise refused(refusal.what, bootstrap) from None
             if time.monotonic() >= deadline:
                 raise _no_answer(error.args[0].str(), bootstrap) from None
-            if not was_asked:  # asked once: a refusal comes at once, and nobody has to wait for the deadline
-                was_asked = True
-                _raise_refusal(bootstrap)
 
 
 def unavailable(error: KafkaError, bootstrap: str, needed: Sequence[Grant]) -> KafkaUnavailableError:
     """Why nothing came of a request: a right of those that it needs is missing, or no broker answers."""
     return forbidden(needed, bootstrap) if error.code() in _FORBIDDEN else _no_answer(error.str(), bootstrap)
-
-
-def _raise_refusal(bootstrap: str) -> None:
-    """By a client of its own: one that listens to no errors is told of a time-out only."""
-    refusal = Refusal()
-    admin = admin_client(bootstrap, error_cb=refusal)
-    deadline = time.monotonic() + _STEP_S
-    while not refusal.what and time.monotonic() < deadline:
-        admin.poll(_POLL_S)
-    if refusal.what:
-        raise refused(refusal.what, bootstrap)
 
 
 def _no_answer(what: str, bootstrap: str) -> KafkaUnavailableError:

@@ -30,7 +30,7 @@ from sinks.actuators.actuator import Actuator, ActuatorError, Wanted
 from sinks.actuators.log import ActionLog
 from sinks.actuators.results import Results
 from sinks.actuators.stops import Stops
-from sinks.runner import Meta, Place, Sink
+from sinks.sink import Meta, Place, Sink
 
 log = logging.getLogger(__name__)
 

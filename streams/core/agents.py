@@ -7,14 +7,20 @@ more is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from schemas.records import AgentHealth, BandwidthMeasurement, PathPanes, ReadinessReport, Record, RouteEvent
+from schemas.records import AgentHealth, BandwidthMeasurement, PathPanes, ReadinessReport, Record, Region, RouteEvent
 from streams.core.rows import only
+
+
+def agents_of(region: str, catalogue: Mapping[str, Region]) -> frozenset[str]:
+    """Who may speak for a region; empty: anybody."""
+    found = catalogue.get(region)
+    return frozenset(found.agents) if found else frozenset()
 
 
 def speakers(record: Record) -> Collection[str]:

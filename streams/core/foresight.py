@@ -57,6 +57,13 @@ def demotion(probability: Array, influence: float, policy: Policy) -> Array:
     return np.log1p(np.maximum(-policy.prediction_weight * influence * probability, least))
 
 
+def demotion_at(foreseen: Sequence[Foreseen], policy: Policy) -> Array | None:
+    """(ticks * targets,) the same of several ticks; None: no prediction counts at any of them."""
+    if not any(each.influence for each in foreseen):
+        return None
+    return np.concatenate([each.demotion(policy) for each in foreseen])
+
+
 class Foresight:
     """One primary's predictions, their scorecard, and what follows."""
 

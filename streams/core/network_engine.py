@@ -44,6 +44,7 @@ from streams.core.planning import PLANNERS, Network, Planner
 from streams.core.primary_health import PrimaryHealth, observers, sentence
 from streams.core.route_table import packed, unpacked
 from streams.core.shared_risk import reached_by, shared_risks
+from streams.core.state import part
 from streams.core.suspicions import Suspicions, in_words
 from streams.core.terms import Standing, Terms
 
@@ -302,16 +303,16 @@ class NetworkEngine:
     def load(cls, scalars: Mapping[str, Any], arrays: Mapping[str, Array]) -> NetworkEngine:
         """The state again: folding on from here gives the bytes that folding from the start gives."""
         engine = cls()
-        engine.graph = Graph.load(scalars["graph"], _part(arrays, "graph."))
-        engine._health = PrimaryHealth.load(_part(arrays, "health."))
-        engine._nodes = Nodes.load(_part(arrays, "nodes."))
+        engine.graph = Graph.load(scalars["graph"], part(arrays, "graph."))
+        engine._health = PrimaryHealth.load(part(arrays, "health."))
+        engine._nodes = Nodes.load(part(arrays, "nodes."))
         engine.catalogue_version = scalars["catalogue_version"]
         regions = [from_plain(Region, region) for region in scalars["catalogue"]]
         engine.catalogue = {region.region_id: region for region in regions}
         engine.terms = {primary: Terms(**terms) for primary, terms in scalars["terms"].items()}
         engine.standings = {p: Standing.from_plain(plain) for p, plain in scalars["standings"].items()}
         engine._said = {primary: _Said(*said) for primary, said in scalars["said"].items()}
-        engine.routes = unpacked(_part(arrays, "routes."), engine.graph.regions)
+        engine.routes = unpacked(part(arrays, "routes."), engine.graph.regions)
         directives = [from_plain(OperatorDirective, directive) for directive in scalars["executed"]]
         engine.executed = {directive.directive_id: directive for directive in directives}
         engine.suspicions = Suspicions.load(scalars["suspicions"])
@@ -319,7 +320,3 @@ class NetworkEngine:
             if planner.name in scalars["planners"]:
                 planner.load(scalars["planners"][planner.name])
         return engine
-
-
-def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

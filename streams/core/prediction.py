@@ -22,6 +22,7 @@ from streams.core.numbers import significant
 from streams.core.outcomes import Climatology, Outcomes
 from streams.core.prediction_model import LogisticModel
 from streams.core.prediction_signs import BELIEFS, SIGNS, Signs
+from streams.core.state import part
 from streams.core.views import PathMetrics
 
 MODEL: Final = "bayes-logistic-2"
@@ -220,18 +221,14 @@ class Predictor:
         predictor._next_at_ms, predictor._learnt_at_ms = scalars["next_at_ms"], scalars["learnt_at_ms"]
         predictor._run, predictor._lossy = arrays["run"], arrays["lossy"]
         predictor._climatology = Climatology.load(arrays["labels"], arrays["hits"])
-        predictor._model.restore(scalars["logistic"], _part(arrays, "logistic."))
-        predictor._signs = Signs.load(scalars["signs"], _part(arrays, "signs."))
+        predictor._model.restore(scalars["logistic"], part(arrays, "logistic."))
+        predictor._signs = Signs.load(scalars["signs"], part(arrays, "signs."))
         columns = (arrays[f"waiting.{name}"] for name in ("signs", "said", "hit"))
         predictor._waiting = [
             _Waiting(at_ms, np.flatnonzero(~np.isnan(said[0])), signs.copy(), said.copy(), hit.copy())
             for at_ms, signs, said, hit in zip(arrays["waiting.at_ms"].tolist(), *columns, strict=True)
         ]
         return predictor
-
-
-def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def _looks_disrupted(m: PathMetrics, policy: Policy) -> Array:

@@ -15,8 +15,10 @@ from typing import Final
 
 from schemas.records import Advice, Policy, ReadinessRequest
 from streams.core.alarms import RELEASE
+from streams.core.foresight import Foreseen
 from streams.core.holddown import HoldDown, Phase
-from streams.core.ranking import Ranked
+from streams.core.ranked import Ranked
+from streams.core.reports import Reports
 
 _AGAIN_MS: Final = 5_000  # a worry that comes and goes asks so often, at most
 
@@ -30,6 +32,16 @@ class Outlook:
     influence: float
     runner_up: str | None
     model: str
+
+    @classmethod
+    def of(
+        cls, ranked: Ranked, foreseen: Foreseen, target: str | None, numbers: dict[str, int], model: str
+    ) -> Outlook | None:
+        """What is ahead of the target in use, while the model is trusted; `numbers`: of the candidates, by name."""
+        if not foreseen.influence or target not in numbers:
+            return None
+        probability = float(foreseen.probability[numbers[target]])
+        return cls(target, probability, foreseen.influence, _runner_up(ranked, target), model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,31 @@ class Readiness:
     asked_about: str | None = None
     worry: str | None = None
     worried_at_ms: int = -_AGAIN_MS
+
+    def ask(
+        self,
+        primary: str,
+        ranked: Ranked,
+        *,
+        outlook: Outlook | None,
+        hold: HoldDown,
+        advice: Advice,
+        reports: Reports,
+        now_ms: int,
+    ) -> tuple[Readiness, list[ReadinessRequest]]:
+        """The state after this moment, and whom the readiness probers should look at now."""
+        policy = ranked.policy
+        after, request = self.step(primary, outlook, policy, now_ms)
+        requests = [request]
+        if reports.any:  # else nobody is there to be asked
+            worry = worry_about(primary, ranked, hold, advice, policy)
+            after, request = after.worried(primary, worry, policy, now_ms)
+            requests.append(request)
+            best_first = [ranked.regions[i] for i in ranked.order.tolist()]
+            for region, age_ms in reports.asks(best_first, policy, now_ms):
+                why = f"the last report on {region} is {age_ms / 1000:.0f} s old"
+                requests.append(asked(primary, Worry(hold.target or region, region, why), policy, now_ms))
+        return after, [each for each in requests if each is not None]
 
     def step(
         self, primary: str, outlook: Outlook | None, policy: Policy, now_ms: int
@@ -109,8 +146,7 @@ def worry_about(primary: str, ranked: Ranked, hold: HoldDown, advice: Advice, po
         return None
     if advice is not Advice.HOLD:
         return Worry(target, target, f"{primary} may be unwell")
-    able = (ranked.regions[i] for i in ranked.order.tolist() if ranked.eligible[i])
-    runner_up = next((region for region in able if region != target), None)
+    runner_up = _runner_up(ranked, target)
     if runner_up is None:
         return None
     if hold.phase is Phase.CHALLENGED:
@@ -121,6 +157,11 @@ def worry_about(primary: str, ranked: Ranked, hold: HoldDown, advice: Advice, po
     if ranked.metrics.fast_loss_ratio[number] > policy.disruption_loss_ratio:
         return Worry(target, runner_up, f"the path to {target} loses probes")
     return None
+
+
+def _runner_up(ranked: Ranked, target: str) -> str | None:
+    able = (ranked.regions[i] for i in ranked.order.tolist() if ranked.eligible[i])
+    return next((region for region in able if region != target), None)
 
 
 def foretold(outlook: Outlook | None, policy: Policy) -> str | None:

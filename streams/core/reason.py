@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.records import Array, Mode, NetworkVerdict
+from schemas.records import Mode, NetworkVerdict
+from streams.core.choice import Chosen
 from streams.core.directives import Orders
 from streams.core.holddown import HoldDown, Phase, Signal
-from streams.core.ranking import Ranked
+from streams.core.ranked import Ranked
 from streams.core.verdicts import evidence, shares
 
 
-def sentence(
-    ranked: Ranked,
-    orders: Orders,
-    hold: HoldDown,
-    *,
-    signal: Signal,
-    before: str | None,
-    waits: Array | None,
-    barred: Array | None,
-) -> str:
-    """`before`: the target before this moment; (regions,) `waits`: held back by the failback policy, `barred`: by that
-    or because the route there has just changed.
-    """
+def sentence(ranked: Ranked, orders: Orders, hold: HoldDown, chosen: Chosen) -> str:
+    """Of this moment; `hold`: as `chosen` left it."""
+    signal, before, waits, barred, _ = chosen
     target, policy = hold.target, ranked.policy
     state: dict[str | None, str | None] = {region: ranked.said(region) for region in (target,) if region is not None}
     if signal is Signal.FROZEN:

@@ -34,6 +34,11 @@ def from_columns(columns: list[Column]) -> dict[str, Array]:
     return found
 
 
+def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """Those of one part of an engine, whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
 def to_scalars(scalars: Mapping[str, Any]) -> str:
     """One JSON object, the same text for the same content."""
     return json.dumps(scalars, sort_keys=True, separators=(",", ":"))

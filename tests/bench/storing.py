@@ -22,7 +22,8 @@ from infra.processes import wait_until
 from schemas.codec import encode
 from schemas.records import PathWeights
 from schemas.topics import named
-from sinks.runner import Sink, SinkRunner
+from sinks.runner import SinkRunner
+from sinks.sink import Sink
 from tests.sinks.store_targets import weights
 
 TARGETS = tuple(f"region-{i}" for i in range(11))
@@ -50,7 +51,7 @@ def beside(
         producer.flush()
         sent += len(values)
         # The topic is new, so its offsets count its records.
-        wait_until(lambda: sum([*runner._flushed.values()]) == sent, TIMEOUT_S, "the last flush")
+        wait_until(lambda: sum([*runner._offsets.flushed.values()]) == sent, TIMEOUT_S, "the last flush")
 
     taken: dict[str, list[float]] = {"bare": [], "sink": []}
     for turn in range(turns + 1):

@@ -15,7 +15,8 @@ import pytest
 from infra.kafka.admin import admin_client, create_topics
 from infra.kafka.cluster import Broker
 from schemas.topics import TOPICS, named
-from sinks.runner import Sink, SinkRunner
+from sinks.runner import SinkRunner
+from sinks.sink import Sink
 from tests.sinks.targets import JsonLinesTarget, RedisTarget, Target
 
 pytest.register_assert_rewrite("tests.sinks.every_store")

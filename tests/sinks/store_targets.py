@@ -21,7 +21,7 @@ from sinks.cassandra_connection import Connection, reaching
 from sinks.dynamodb import DynamoDbSink
 from sinks.dynamodb_tables import CONFIGURATIONS, LATEST, PATH_METRICS, RANKINGS, Tables
 from sinks.kept import METRICS
-from sinks.runner import Meta
+from sinks.sink import Meta
 from tests.sinks.rankings import PRIMARIES
 
 YEARS_S = 7300 * 86_400  # the tests' records are of 2023

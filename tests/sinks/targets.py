@@ -12,7 +12,7 @@ import redis
 from infra.redis import RedisServer
 from sinks.jsonlines import JsonLinesSink
 from sinks.redis import RedisSink
-from sinks.runner import Sink
+from sinks.sink import Sink
 
 
 class Ids(dict[str, str]):

@@ -50,7 +50,7 @@ def test_with_three_replicas_the_sink_goes_on_through_kill_9_of_any_one_node(
     with pipeline.running(CassandraSink(store.settings), batch_max=50) as runner:
 
         def written() -> int:
-            return sum(runner._flushed.values())
+            return sum(runner._offsets.flushed.values())
 
         def written_beyond(before: int) -> bool:
             return written() > before

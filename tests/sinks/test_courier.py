@@ -18,7 +18,7 @@ from schemas.breaker import State
 from schemas.webhook import Destination
 from sinks.courier import Courier, Ending, Parcel, Result
 from sinks.rendering import as_json
-from sinks.runner import Meta
+from sinks.sink import Meta
 from tests.sinks.rankings import ranking
 from tests.sinks.receiver import Answer, Receiver, certificate
 

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.errors import CodecError, StoreUnavailableError
 from schemas.records import FailoverRanking, Reason
-from sinks.runner import Meta, Sink
+from sinks.sink import Meta, Sink
 from tests.sinks.rankings import PRIMARIES, latest_of, ranking
 from tests.sinks.targets import Target
 

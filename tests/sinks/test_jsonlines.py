@@ -11,7 +11,7 @@ from schemas.codec import encode, from_plain
 from schemas.errors import StoreUnavailableError
 from schemas.records import FailoverRanking
 from sinks.jsonlines import JsonLinesSink
-from sinks.runner import Meta
+from sinks.sink import Meta
 from tests.sinks.rankings import PRIMARIES, ranking
 from tests.sinks.targets import JsonLinesTarget
 

@@ -16,7 +16,7 @@ from infra.redis import redis_program
 from schemas.config import Redis
 from schemas.errors import ConfigError, StoreUnavailableError
 from sinks.redis import RedisSink
-from sinks.runner import Meta
+from sinks.sink import Meta
 from tests.sinks.conftest import Pipeline
 from tests.sinks.rankings import PRIMARIES, committed, ends, latest_of, publish, ranking, rankings_on
 from tests.sinks.targets import Ids, RedisTarget

@@ -16,7 +16,7 @@ class BrokenEngine(FailoverEngine):
     def inject(self, metric: InjectedMetric, now_ms: int) -> bool:
         at_once = super().inject(metric, now_ms)
         if metric.source == BREAKS:
-            self.sequence += 1000
+            self._state.sequence += 1000
             raise RuntimeError("a bug")
         return at_once
 

@@ -277,7 +277,7 @@ def test_what_unpacks_to_more_than_any_letter_takes_is_one_all_the_same_and_stop
     """A broker bounds a batch as it is compressed: a kilobyte may be many megabytes to whoever reads it."""
     large = {"message.max.bytes": 1_000_000_000, "queue.buffering.max.kbytes": 1_000_000, "compression.type": "zstd"}
     settings = {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "log_level": 0, **large}
-    bomb = b'{"a":"' + bytes(40 << 20)
+    bomb = b'{"a":"' + bytes(12 << 20)
     with Pipeline(kafka.bootstrap, tmp_path) as pipeline:
         pipeline.start("intake")
         producer: Any = Producer(settings)

@@ -208,7 +208,7 @@ def test_another_engine_version_is_silent_until_the_journal_says_so_and_goes_on_
     saved = _through_kafka(before.snapshots())
     for record in records[cut:change]:
         before.apply(record)  # the old version went on until here, after its last round
-    reached = {p: e.sequence for p, e in before.engines.items()}
+    reached = {p: e._state.sequence for p, e in before.engines.items()}
 
     monkeypatch.setattr(JournalFold, "version", "another")
     runs = []
@@ -245,7 +245,7 @@ def test_records_gone_from_the_broker_are_said_as_a_gap_and_above_the_numbers_re
     records = journal()
     for record in records[:200]:
         fold.apply(record)
-    sequence = fold.engines["alpha"].sequence
+    sequence = fold.engines["alpha"]._state.sequence
     fold.gap(records[230].offset, {"alpha": sequence + 4})
     assert [o for r in records[200:230] for o in fold.apply(r)] == []
     rankings = [decode(o.value, FailoverRanking) for r in records[230:260] for o in fold.apply(r) if _is_alphas(o)]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import decode
 from schemas.records import DeadLetter, Outcome, Policy, Reason
+from streams.core.decision import Moment
 from streams.core.engine import FailoverEngine
 from streams.fold import JournalFold
 from streams.folding import Output
@@ -140,17 +141,17 @@ def failing(at_ms: Sequence[int], what: str) -> type[FailoverEngine]:
     """An engine that raises at these moments, half-way: its state is spoilt already when it does."""
 
     class Failing(FailoverEngine):
-        def _publish(self, ranked: Any, foreseen: Any, news: Any, now_ms: int) -> Any:
-            published = super()._publish(ranked, foreseen, news, now_ms)
-            if now_ms in at_ms and what == "at a tick":
-                self.sequence += 1000
+        def _decide(self, moment: Moment) -> Any:
+            published = super()._decide(moment)
+            if moment.now_ms in at_ms and what == "at a tick":
+                self._state.sequence += 1000
                 raise RuntimeError("a bug")
             return published
 
         def inject(self, metric: Any, now_ms: int) -> bool:
             at_once = super().inject(metric, now_ms)
             if what == "by a metric" and metric.value > 100:
-                self.sequence += 1000
+                self._state.sequence += 1000
                 raise RuntimeError("a bug")
             return at_once
 

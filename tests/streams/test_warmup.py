@@ -52,7 +52,7 @@ def renewed(story: Story) -> Story:
 
 
 def labels(story: Story) -> int:
-    return int(story.fold.engines[PRIMARY]._predictor.labels_learnt)
+    return int(story.fold.engines[PRIMARY]._state.model.predictor.labels_learnt)
 
 
 def test_a_model_that_takes_anothers_place_is_cold_and_warm_by_the_history() -> None:

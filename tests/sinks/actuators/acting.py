@@ -20,7 +20,7 @@ from sinks.actuators.log import ActionLog
 from sinks.actuators.results import Results
 from sinks.actuators.sink import ActuatorsSink
 from sinks.actuators.stops import Stops
-from sinks.runner import Meta
+from sinks.sink import Meta
 
 
 def now_ms() -> int:

@@ -163,7 +163,7 @@ def test_one_agent_more_forgets_nothing_and_one_less_only_its_own() -> None:
     story.say(naming("agent-2", "agent-3", version=4), None)
     story.run(1, CALM)
     assert story.weights[-1].paths()["t-1"].bandwidth_bps is None
-    assert story.fold.engines[PRIMARY]._paths.agents == ["agent-2"]
+    assert story.fold.engines[PRIMARY]._state.paths.agents == ["agent-2"]
     assert foreign(story)[-1].startswith("agent-1: ")
 
 

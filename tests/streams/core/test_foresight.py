@@ -66,7 +66,7 @@ def _as_told(prediction: DisruptionPrediction | None, said: dict[str, float]) ->
 
 def trusted(story: Story, value: float = 1.0) -> None:
     engine: FailoverEngine = story.fold.engines[PRIMARY]
-    engine._foresight._influence = Influence(Trust.TRUSTED if value else Trust.SHADOW, value)
+    engine._state.model.foresight._influence = Influence(Trust.TRUSTED if value else Trust.SHADOW, value)
 
 
 def begun(policy: Policy = STATED, value: float = 1.0) -> Story:

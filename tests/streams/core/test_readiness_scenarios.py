@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.records import Event, InjectedMetric, Outcome, Policy, ReadinessCheck, ReadinessReport, ReadinessRequest
-from streams.core.ranking import NOT_READY
+from streams.core.gates import NOT_READY
 from streams.refold import Refold
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
@@ -162,7 +162,7 @@ def test_a_prober_that_is_gone_is_forgotten_and_then_neither_gates_nor_discounts
     story.run(FORGET_S + 1, NETWORK)
     assert {readiness_of(story, t) for t in TARGETS} == {1.0}
     assert all("readiness" not in c.contributions for c in story.last.candidates)
-    assert not story.fold.engines[PRIMARY]._reports.any
+    assert not story.fold.engines[PRIMARY]._state.reports.any
 
 
 def test_without_any_prober_nothing_is_asked_discounted_or_gated() -> None:
@@ -179,7 +179,7 @@ def test_what_arrives_late_does_not_replace_what_is_newer_nor_count_as_new() -> 
     story.run(1, NETWORK)
     assert story.state_of("t-1") is None
     story.say(report(story, prober="p-9", ago_ms=FORGET_S * 1000))
-    assert "p-9" not in story.fold.engines[PRIMARY]._reports.save()["latest"]["t-1"]
+    assert "p-9" not in story.fold.engines[PRIMARY]._state.reports.save()["latest"]["t-1"]
 
 
 def test_a_prober_whose_clock_is_ahead_does_not_stay_fresh_for_longer() -> None:

@@ -49,7 +49,7 @@ def contribution(story: Story, target: str, source: str) -> float:
 
 
 def trust_of(story: Story) -> Trust:
-    return story.fold.engines[PRIMARY]._injected.trust
+    return story.fold.engines[PRIMARY]._state.injected.trust
 
 
 def test_a_liar_for_ten_minutes_moves_no_path_by_more_than_its_bound_and_less_and_less() -> None:
@@ -123,7 +123,7 @@ def test_a_flood_of_names_and_values_pushes_out_nobody_who_has_agreed() -> None:
         for name in ("latency_ms", "loss_ratio", "bandwidth_bps"):
             story.say(metric(story, f"liar-{number}", "t-1", name, 1.0, ttl_ms=3_600_000))
     assert "cdn-logs" in trust_of(story).knows()
-    assert "t-1 latency_ms cdn-logs" in story.fold.engines[PRIMARY]._injected.values
+    assert "t-1 latency_ms cdn-logs" in story.fold.engines[PRIMARY]._state.injected.values
     assert len(list(trust_of(story).knows())) <= 64
 
 
@@ -135,7 +135,7 @@ def test_a_thousand_names_that_say_one_thing_each_push_out_nobody_who_says_more_
         story.run(10, CALM)
     for number in range(2000):
         story.say(metric(story, f"a-liar-{number}", "t-1", "latency_ms", 60_000.0))
-    values = story.fold.engines[PRIMARY]._injected.values
+    values = story.fold.engines[PRIMARY]._state.injected.values
     assert [key for key in values if key.endswith(" honest")] == [f"t-{n} latency_ms honest" for n in (1, 2, 3)]
     assert len(values) == 1000
     story.run(1, CALM)

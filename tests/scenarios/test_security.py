@@ -388,8 +388,8 @@ def test_a_sink_without_its_rights_says_so(secured: Secured, tmp_path: Path) -> 
 LACKING: Final = {  # who wants to do what: what is missing, and as whom it could be done
     ("subscriber", "inject eu us latency_ms 5"): ("WRITE on injected-metrics", "`injector` or `gateway`"),
     ("operator", "inject eu us latency_ms 5"): ("WRITE on injected-metrics", "`injector` or `gateway`"),
-    ("injector", "direct pin eu us --because b --for 1h"): ("READ on failover-config", "`admin` or `worker`"),
-    ("store", "direct pin eu us --because b --for 1h"): ("WRITE on failover-config", "`operator`"),
+    ("injector", "direct freeze --because b --for 1h"): ("READ on failover-config", "`admin` or `worker`"),
+    ("store", "direct freeze --because b --for 1h"): ("WRITE on failover-config", "`operator`"),
     ("probe", "tail probe-samples"): ("READ on probe-samples", "`intake`, `operator`, `admin` or `worker`"),
     ("subscriber", "topics create"): ("CREATE on probe-samples", "`admin`"),
     ("operator", "topics acls --check"): ("DESCRIBE on the cluster", "`admin`"),

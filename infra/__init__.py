@@ -22,6 +22,7 @@
     plot.py            the picture of a backtest; the only importer of matplotlib
     doctor.py          what is missing here, and what to do; roles.py asks probers and sinks, doctor_actuators.py
                        actuators, doctor_stores.py stores and the registry, doctor_security.py how we come to Kafka;
+                       doctor_roles.py a role's own file;
                        findings.py is an answer
     plans.py           whom a readiness prober checks, and who asks for it; catalogue.py, regions for route monitors;
                        rankings.py, rankings for the gateway

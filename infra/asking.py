@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from infra.configuration import after, in_force
 from infra.kafka.reader import BEGINNING, NOW, RawRecord, TopicReader
 from schemas import connection
 from schemas.codec import decode, encode, read
-from schemas.connection import client_settings
+from schemas.connection import client_settings, forbidden
 from schemas.errors import CodecError, DeliveryError, ProximaError
 from schemas.records import (
     DeadLetter,
@@ -31,6 +31,7 @@ from schemas.records import (
     OperatorDirective,
     RegionCatalog,
 )
+from schemas.rights import Grant
 from schemas.topics import named
 from schemas.validate import is_keyed, mistakes
 from schemas.wire import framed
@@ -199,11 +200,11 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
         }
     )
     places: dict[int, Place] = {}
-    refused: list[str] = []
+    refused: list[KafkaError] = []
 
     def on_delivery(number: int, error: Any, message: Any) -> None:
         if error is not None:
-            refused.append(error.str())
+            refused.append(error)
         else:
             places[number] = message.partition(), message.offset()
 
@@ -217,8 +218,10 @@ def _send(bootstrap: str, topic: str, records: Sequence[tuple[str, Asked]]) -> l
         )
     producer.flush(DELIVERY_TIMEOUT_S)
     if len(places) < len(records):
+        if refused and refused[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise forbidden([Grant("TOPIC", topic, "WRITE")], bootstrap)
         raise DeliveryError(
-            refused[0] if refused else f"{len(records) - len(places)} records are not confirmed",
+            refused[0].str() if refused else f"{len(records) - len(places)} records are not confirmed",
             where=f"{topic} at {bootstrap}",
             do="look with `proxima config get` what was applied",
         )

@@ -19,12 +19,13 @@ from typing import Any, Final
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
+from infra.doctor_roles import role
 from infra.doctor_security import identity, rights
-from infra.doctor_stores import stores
+from infra.doctor_stores import registry, stores
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import TopicState, admin_client, describe_topics, metadata
 from infra.roles import probers, refused, sinks
-from schemas.config import ClientConfig, Intake, Kafka, Redis, SinkConfig
+from schemas.config import Intake, Kafka, ProbeConfig, Redis, RoleConfig, SinkConfig
 from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError
 
@@ -35,20 +36,28 @@ _CLOCK_TRIES: Final = 5
 _TIMEOUT_S: Final = 10.0
 
 
-def examine(config: ClientConfig | SinkConfig) -> Iterator[Finding]:
-    """Everything, one after the other, as it is found."""
-    kafka = config.kafka
-    yield identity(kafka)
-    reached = _broker(kafka.bootstrap)
-    yield reached
-    if reached.status == OK:
-        yield rights(kafka)
-        yield from _pipeline(kafka)
-    yield _sockets()
-    yield _redis(config.redis, wanted="redis" in config.model_fields_set)
+def examine(config: RoleConfig) -> Iterator[Finding]:
+    """Everything that has to do with this role, one after the other, as it is found; a client's has to do with all."""
+    kafka: Kafka | None = getattr(config, "kafka", None)
+    if kafka is not None:
+        yield identity(kafka)
+        reached = _broker(kafka.bootstrap)
+        yield reached
+        if reached.status == OK:
+            yield rights(kafka)
+            yield from _pipeline(kafka)
+    redis: Redis | None = getattr(config, "redis", None)
+    if redis is not None or isinstance(config, ProbeConfig):
+        yield _sockets()
+    if redis is not None:
+        yield _redis(redis, wanted="redis" in config.model_fields_set)
+    if config.registry.url:
+        yield registry(config.registry)
     if isinstance(config, SinkConfig):
         yield from stores(config)
-    yield _java()
+    yield from role(config)
+    if redis is not None:
+        yield _java()
 
 
 def _pipeline(kafka: Kafka) -> Iterator[Finding]:

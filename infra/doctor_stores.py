@@ -20,8 +20,6 @@ _COPIES_MIN: Final = 3
 
 def stores(config: SinkConfig) -> Iterator[Finding]:
     """What the file or the environment has a section for."""
-    if config.registry.url:
-        yield registry(config.registry)
     if "cassandra" in config.model_fields_set:
         yield cassandra(config.cassandra)
     if "dynamodb" in config.model_fields_set:

@@ -10,9 +10,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.findings import OK, WARNING, Finding
 from infra.kafka.admin import admin_client
@@ -60,14 +62,32 @@ def probers(bootstrap: str, prefix: str = "") -> Finding:
 
 
 def sinks(bootstrap: str, prefix: str = "") -> Finding:
-    """Sinks' breakers, by their groups. Raises KafkaException."""
-    states = dict(_sinks(bootstrap, prefix))
-    if not states:
+    """Sinks by their groups: breakers, who is there, how far behind. Raises KafkaException."""
+    found = list(_sinks(bootstrap, prefix))
+    if not found:
         return Finding("sinks", OK, "none has committed anything")
-    unwell = [f"{name}: {said}" for name, said in sorted(states.items()) if said]
-    if not unwell:
-        return Finding("sinks", OK, f"{', '.join(sorted(states))}: breakers closed")
-    return Finding("sinks", WARNING, "; ".join(unwell), "mend the store; its sink goes on by itself where it was")
+    said = "; ".join(str(sink) for sink in found)
+    if any(sink.breaker for sink in found):
+        return Finding("sinks", WARNING, said, "mend the store; its sink goes on by itself where it was")
+    if any(sink.behind and not sink.members for sink in found):
+        do = "start it; or, if nobody needs it any more, `kafka-consumer-groups.sh --delete --group` its group"
+        return Finding("sinks", WARNING, said, do)
+    return Finding("sinks", OK, said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    name: str
+    breaker: str
+    """What is wrong with its store; empty: nothing is."""
+    members: int
+    behind: int
+    """Records of its topics that are not in its store."""
+
+    def __str__(self) -> str:
+        who = "" if self.members else "no process is there, "
+        store = f", {self.breaker}" if self.breaker else ""
+        return f"{self.name}: {who}{self.behind} behind{store}"
 
 
 def refused(bootstrap: str, prefix: str = "") -> Finding:
@@ -129,17 +149,33 @@ def _few(said: list[str]) -> str:
     return listed([*said[:_SHOWN_MAX], f"{more} more"] if more > 0 else said)
 
 
-def _sinks(bootstrap: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """Each sink's name, and what is wrong with its store; empty: nothing is."""
+def _sinks(bootstrap: str, prefix: str) -> Iterator[_Sink]:
     admin, begin = admin_client(bootstrap), f"{prefix}proxima-"
     kinds = tuple(begin + kind for kind in ("sink-", "store-", "actuators-"))
     listing = admin.list_consumer_groups(request_timeout=_TIMEOUT_S).result()
     groups = sorted(group.group_id for group in listing.valid if group.group_id.startswith(kinds))
+    described = admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT_S) if groups else {}
     for group in groups:
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
         places = asked[group].result().topic_partitions
         words = [word for place in places if (word := _word(place.metadata))]
-        yield group.removeprefix(begin).removeprefix("sink-").removeprefix("store-"), _worst(words)
+        name = group.removeprefix(begin).removeprefix("sink-").removeprefix("store-")
+        yield _Sink(name, _worst(words), len(described[group].result().members), _behind(admin, places))
+
+
+def _behind(admin: AdminClient, places: list[TopicPartition]) -> int:
+    """Records after what is committed; of a topic that is gone there are none."""
+    committed = {(place.topic, place.partition): place.offset for place in places if place.offset >= 0}
+    latest = {TopicPartition(*place): OffsetSpec.latest() for place in committed}
+    ends = admin.list_offsets(latest, request_timeout=_TIMEOUT_S) if latest else {}
+    behind = 0
+    for place, future in ends.items():
+        try:
+            behind += max(0, future.result().offset - committed[place.topic, place.partition])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise
+    return behind
 
 
 def _word(metadata: str | None) -> dict[str, Any]:

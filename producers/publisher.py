@@ -24,7 +24,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,10 +34,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from prometheus_client.core import Metric
 
 from schemas.codec import encode
-from schemas.connection import client_settings, is_refusal, refused
+from schemas.connection import client_settings, denial, forbidden, is_refusal, refused
 from schemas.errors import DeliveryError, ProximaError
 from schemas.observed import Observed, counter, gauge
 from schemas.records import Record
+from schemas.rights import Grant
 from schemas.topics import JOURNAL_BYTES_MAX, named
 from schemas.wire import framed
 
@@ -81,12 +82,12 @@ class _Batch:
         self._left = count
         self._refused = ""
 
-    def answered(self, error: KafkaError | None) -> None:
-        """One of them is confirmed, or never will be."""
+    def answered(self, refused: str) -> None:
+        """One of them is confirmed, or never will be, and why."""
         with self._lock:
             self._left -= 1
-            if error is not None:
-                self._refused = error.str()
+            if refused:
+                self._refused = refused
             if self._left:
                 return
         if self._refused:
@@ -124,7 +125,7 @@ class Publisher(Observed):
         self._delivered = self._failed = self._dropped = 0
         self._idle_at_s = time.monotonic()  # when the broker last confirmed one, or none was waiting
         self._droppable_in_flight = self._others_in_flight = 0
-        self._refused: list[str] = []
+        self._refused: list[tuple[str, str]] = []
         self._warned: set[int] = set()
         self._in_trouble = False
         self._fatal: ProximaError | None = None
@@ -182,7 +183,7 @@ class Publisher(Observed):
             if time.monotonic() >= deadline:
                 what = f"no room for another record within {self._publish_timeout_s:g} s"
                 raise DeliveryError(what, where=f"{target} at {self._bootstrap}", do="is the broker reachable?")
-            self._producer.poll(_POLL_S)
+            self._calls(self._producer.poll, _POLL_S)
 
     def send(self, topic: str, records: Sequence[tuple[str, Record]]) -> Future[None]:
         """Send records, each with its key, without waiting; done when the broker has confirmed every one of them.
@@ -237,7 +238,8 @@ class Publisher(Observed):
                 what = f"{measurements} measurements and {others} other records unconfirmed after {timeout_s:g} s"
                 raise DeliveryError(what, where=self._bootstrap, do="is the broker reachable?")
             # librdkafka's flush, and not poll: it also sends at once what lingers.
-            self._producer.flush(min(_POLL_S, left_s))
+            if not self._calls(self._producer.flush, min(_POLL_S, left_s)):
+                self._raise_fatal()
             self._move_on()
 
     @property
@@ -311,7 +313,7 @@ class Publisher(Observed):
                     if not self._hand_over(oldest.topic, oldest.key, oldest.value, self._measurement_confirmed):
                         return
                 except DeliveryError as error:
-                    self._count_failure(error.what, -1)
+                    self._count_failure("measurements", error.what, -1)
                 else:
                     self._droppable_in_flight += 1
                 self._queue.popleft()
@@ -333,15 +335,27 @@ class Publisher(Observed):
 
     def _serve(self) -> None:
         while not self._closed.is_set():
-            self._producer.poll(_POLL_S)
+            if not self._calls(self._producer.poll, _POLL_S):
+                return
             self._move_on()
             if not (self._queue or self._droppable_in_flight or self._others_in_flight):
                 self._idle_at_s = time.monotonic()
 
+    def _calls(self, wait: Callable[[float], Any], timeout_s: float) -> bool:
+        """Let librdkafka call us back; false: it can send nothing more, which it may say by raising."""
+        try:
+            wait(timeout_s)
+        except KafkaException as error:
+            self._trouble(error.args[0])
+            return False
+        return True
+
     def _trouble(self, error: KafkaError) -> None:
         """What librdkafka meets and goes on from, once until something is delivered again."""
         with self._lock:
-            if error.fatal():
+            if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:  # who may write nothing gets no producer's id
+                self._fatal = forbidden([Grant("TOPIC", "any topic", "WRITE")], self._bootstrap)
+            elif error.fatal():
                 self._fatal = DeliveryError(
                     f"nothing more can be sent: {error.str()}", where=self._bootstrap, do="start again"
                 )
@@ -365,16 +379,18 @@ class Publisher(Observed):
                 self._count_delivery()
             elif error.code() not in _GIVEN_UP:
                 self._failed += 1
-                self._refused.append(f"{error.str()} ({message.topic()}, key {message.key()!r})")
+                what, do = _why(error, message.topic())
+                self._refused.append((f"{what} ({message.topic()}, key {message.key()!r})", do))
 
     def _batch_confirmed(self, batch: _Batch, error: KafkaError | None) -> None:
+        why = "" if error is None else ": ".join(filter(None, _why(error, batch.topic)))
         with self._lock:
             self._others_in_flight -= 1
             if error is None:
                 self._count_delivery()
             else:
-                self._failed += 1
-        batch.answered(error)
+                self._count_failure("records", why, error.code())
+        batch.answered(why)
 
     def _measurement_confirmed(self, error: KafkaError | None, message: Message) -> None:
         with self._lock:
@@ -382,14 +398,15 @@ class Publisher(Observed):
             if error is None:
                 self._count_delivery()
             elif error.code() not in _GIVEN_UP:
-                self._count_failure(f"{error.str()} ({message.topic()})", error.code())
+                why = ": ".join(filter(None, _why(error, message.topic())))
+                self._count_failure("measurements", f"{why} ({message.topic()})", error.code())
 
-    def _count_failure(self, what: str, code: int) -> None:
-        """A measurement that cannot be delivered; said once a kind, for there may be hundreds a second."""
+    def _count_failure(self, kind: str, why: str, code: int) -> None:
+        """One that cannot be delivered; said once a reason, for there may be hundreds a second."""
         self._failed += 1
         if code not in self._warned:
             self._warned.add(code)
-            log.warning("measurements are refused: %s", what)
+            log.warning("%s are refused: %s", kind, why)
 
     def _raise_fatal(self) -> None:
         """What no patience mends: a refusal, or that the broker lost what it had confirmed. Only a new one goes on."""
@@ -400,4 +417,12 @@ class Publisher(Observed):
         if self._refused:
             refused, self._refused = self._refused, []
             more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-            raise DeliveryError(f"the broker refused a record: {refused[0]}{more}", where=self._bootstrap)
+            what, do = refused[0]
+            raise DeliveryError(f"the broker refused a record: {what}{more}", where=self._bootstrap, do=do)
+
+
+def _why(error: KafkaError, topic: str | None) -> tuple[str, str]:
+    """Why a record was refused, and what to do about it."""
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and topic is not None:
+        return denial([Grant("TOPIC", topic, "WRITE")])
+    return error.str(), ""

@@ -268,8 +268,10 @@ class Gateway(Section):
     tls_certificate_file: Path | None = Field(None, description="PEM, with the chain")
     tls_key_file: Path | None = Field(None, description="PEM, unencrypted")
     without_tls: bool = Field(False, description="beyond this machine in the clear: something else ends TLS")
-    connections_max: int = Field(4096, ge=1, description="open at once, streams too; one more is closed")
-    request_s: float = Field(10.0, ge=0.1, le=600, description="a request is whole within so long, or its end")
+    connections_max: int = Field(4096, ge=1, description="at once, streams and handshakes too; one more is closed")
+    request_s: float = Field(
+        10.0, ge=0.1, le=600, description="a TLS handshake is done within so long, then a request is whole, or its end"
+    )
     body_bytes_max: int = Field(1 << 20, ge=1024, le=16 << 20, description="of a request")
     batch_max: int = Field(1000, ge=1, le=10_000, description="metrics in a request")
     confirm_timeout_s: float = Field(5.0, ge=0.1, le=60, description="the broker confirms within so long, or 503")

@@ -3,6 +3,7 @@
     [kafka]  security_protocol, sasl_mechanism, username, ca_file ...   in Kafka's own words
     use(connection)              at the start of a process: from now on every client of it connects so
     client_settings(bootstrap)   for librdkafka;  ssl_context(), in_use() for clients in Python
+    refused(...), forbidden(...) what is said when brokers do not let us in, or do not let us do something
 
 One process has one identity, so it is a matter of the process, as its log is, and no function hands it on. The brokers
 decide what that identity may do (`schemas/rights.py` is what each role needs).
@@ -11,12 +12,14 @@ decide what that identity may do (`schemas/rights.py` is what each role needs).
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.errors import ConfigError, KafkaUnavailableError
+from schemas.rights import Grant, holders
 
 # Names of librdkafka's errors that no patience mends: the broker, or we, refused the other.
 _REFUSED: Final = ("_AUTHENTICATION", "_SSL")
@@ -136,6 +139,25 @@ def is_refusal(error: Any) -> bool:
 def refused(what: str, bootstrap: str) -> KafkaUnavailableError:
     """A refusal in one line: who was refused, why, and what to look at."""
     return KafkaUnavailableError(f"{_who()} is refused: {_cause(what)}", where=bootstrap, do=_remedy(what))
+
+
+def forbidden(lacking: Sequence[Grant], bootstrap: str) -> KafkaUnavailableError:
+    """A right that we lack in one line: who we are, which it is, and which roles have it."""
+    what, do = denial(lacking)
+    return KafkaUnavailableError(what, where=bootstrap, do=do)
+
+
+def denial(lacking: Sequence[Grant]) -> tuple[str, str]:
+    """The same as what is wrong and what to do, for errors of another kind and for logs."""
+    operations: dict[str, list[str]] = {}
+    for each in lacking:
+        of = {"TOPIC": each.name, "GROUP": f"group {each.name}", "CLUSTER": "the cluster"}[each.kind]
+        operations.setdefault(of, []).append(each.operation)
+    what = ", ".join(f"{' and '.join(dict.fromkeys(its))} on {of}" for of, its in operations.items())
+    names = [f"`{role}`" for role in holders(lacking)]
+    come = f"come as {' or '.join((', '.join(names[:-1]), names[-1])) if names[1:] else names[0]}" if names else ""
+    says = "`proxima topics acls` says what each role needs"
+    return f"{_who()} is not allowed: {what}", f"{come or 'come as a role that may'}; {says}"
 
 
 def _who() -> str:

@@ -6,7 +6,7 @@ cannot forge probe samples, change configuration or publish a ranking. To read o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -14,6 +14,11 @@ from schemas.topics import TOPICS
 
 Kind = Literal["TOPIC", "GROUP", "CLUSTER"]
 
+# Who may do one of these may do that too.
+_IMPLY: Final[Mapping[str, tuple[str, ...]]] = {
+    "DESCRIBE": ("READ", "WRITE", "DELETE", "ALTER"),
+    "DESCRIBE_CONFIGS": ("ALTER_CONFIGS",),
+}
 # What people look at. Not the engines' snapshots, which only engines need.
 _TO_BE_READ: Final = tuple(name for name in TOPICS if name != "engine-snapshots")
 _FOR_SUBSCRIBERS: Final = (
@@ -139,6 +144,18 @@ def grants(role: str, prefix: str = "") -> Iterator[Grant]:
             yield Grant("TOPIC", f"{prefix}proxima-doctor-", operation, is_prefix=True)
         for operation in ("ALTER", "DESCRIBE"):  # access lists
             yield Grant("CLUSTER", "kafka-cluster", operation)
+
+
+def holders(needed: Iterable[Grant]) -> tuple[str, ...]:
+    """Roles that have all of these rights on a cluster, whatever prefix stands before its names."""
+    wanted = tuple(needed)
+    return tuple(role for role in roles() if all(any(_covers(has, each) for has in grants(role)) for each in wanted))
+
+
+def _covers(has: Grant, needed: Grant) -> bool:
+    # No topic's name ends with another's, and a group's begins with a kind's.
+    is_it = has.name in needed.name if has.is_prefix else needed.name.endswith(has.name)
+    return has.kind == needed.kind and is_it and has.operation in (needed.operation, *_IMPLY.get(needed.operation, ()))
 
 
 def roles() -> tuple[str, ...]:

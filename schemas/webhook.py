@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from schemas.records import Event
 from schemas.validate import REGION_ID
 
+_URL: Final = re.compile(r"[!-~]+")  # others are written %XX
 _NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
@@ -54,6 +56,8 @@ class Destination(BaseModel):
             host, _ = parts.hostname or "", parts.port
         except ValueError as error:
             raise ValueError(f"url is none: {error}") from None
+        if not _URL.fullmatch(self.url) or not all(host.removesuffix(".").split(".")) or parts.port == 0:
+            raise ValueError("url has characters, a host or a port that no address has")
         if parts.scheme not in {"http", "https"} or not host:
             raise ValueError("url has to begin with https://HOST (or http://, see allow_http)")
         if parts.username is not None or parts.password is not None:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError
 
-from schemas.connection import client_settings, is_refusal
+from schemas.connection import client_settings, forbidden, is_refusal
 from schemas.errors import KafkaUnavailableError
+from schemas.rights import Grant
 
 log = logging.getLogger(__name__)
 
-_NO_RIGHT: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
-
 
 class Brokers:
-    """Of one client."""
+    """Of one client, a member of this group that reads these topics."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
+        self._bootstrap, self._group, self._topics = bootstrap, group, topics
         self.refused = ""  # why they do not let us in
         self.is_away = False
         self._in_trouble = False
@@ -28,12 +28,16 @@ class Brokers:
         """A record came."""
         self._in_trouble = self.is_away = False
 
-    def fault(self, error: Any) -> None:
-        """Of a poll; raises KafkaUnavailableError for one that does not pass by itself."""
-        if error.code() in _NO_RIGHT or error.fatal():
-            raise KafkaUnavailableError(
-                error.str(), where=self._bootstrap, do="grant READ on the sink's topics and on its group"
+    def fault(self, error: Any, topic: str | None) -> None:
+        """Of a poll, about a topic or none; raises KafkaUnavailableError for one that does not pass by itself."""
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            raise forbidden([Grant("GROUP", self._group, "READ")], self._bootstrap)
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise forbidden(
+                [Grant("TOPIC", name, "READ") for name in ([topic] if topic else self._topics)], self._bootstrap
             )
+        if error.fatal():
+            raise KafkaUnavailableError(error.str(), where=self._bootstrap, do="start again")
         self.on_trouble(error)
 
     def on_trouble(self, error: Any) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from schemas.codec import encode
-from schemas.connection import client_settings
+from schemas.connection import client_settings, denial
 from schemas.errors import DeliveryError
 from schemas.records import DeadLetter
+from schemas.rights import Grant
 from schemas.topics import TOPICS, named
 from schemas.wire import framed
 
@@ -29,6 +30,7 @@ class DeadLetters:
         self._producer: Any = None
         self._unconfirmed: dict[int, DeadLetter] = {}
         self._sent = 0
+        self._is_forbidden = False
 
     def send(self, letter: DeadLetter) -> None:
         """Send it; `confirm` says whether it arrived."""
@@ -46,17 +48,18 @@ class DeadLetters:
         if not waiting:  # given up by the producer, not just slow
             for number, letter in list(self._unconfirmed.items()):
                 self._produce(number, letter)
-        raise DeliveryError(
-            f"{len(self._unconfirmed)} dead letters are not confirmed",
-            where=f"{self._topic} at {self._bootstrap}",
-            do="look whether the topic exists and may be written to",
-        )
+        what, do = f"{len(self._unconfirmed)} dead letters are not confirmed", "look whether the topic exists"
+        if self._is_forbidden:
+            why, do = denial([Grant("TOPIC", self._topic, "WRITE")])
+            what = f"{what}: {why}"
+        raise DeliveryError(what, where=f"{self._topic} at {self._bootstrap}", do=do)
 
     def _produce(self, number: int, letter: DeadLetter) -> None:
         if self._producer is None:
             self._producer = Producer(_settings(self._bootstrap))
 
         def on_delivery(error: Any, _message: Any) -> None:
+            self._is_forbidden = error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
             if error is None:
                 self._unconfirmed.pop(number, None)
 

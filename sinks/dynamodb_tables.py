@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from schemas.errors import StoreUnavailableError
 from schemas.stores import DynamoDb
@@ -96,11 +96,14 @@ class Tables:
             if error.response["Error"]["Code"] == "ResourceNotFoundException":
                 raise self._not_migrated("a table is missing") from error
             raise self.unavailable(f"{type(error).__name__}: {str(error)[:500]}") from error
+        except NoCredentialsError as error:
+            do = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role or a profile gives them"
+            raise StoreUnavailableError(f"DynamoDB: {error}", where=self._where(), do=do) from error
         except BotoCoreError as error:
             raise self.unavailable(f"{type(error).__name__}: {str(error)[:500]}") from error
 
     def unavailable(self, what: str) -> StoreUnavailableError:
-        do = "look whether it is up, the credentials, and the tables' limits; nothing is lost meanwhile"
+        do = "look whether it is up, at the credentials, and at the tables' limits"
         return StoreUnavailableError(f"DynamoDB: {what}", where=self._where(), do=do)
 
     def _not_migrated(self, what: str) -> StoreUnavailableError:

@@ -64,14 +64,14 @@ class SinkRunner(Observed):
         self._sink, self._name, self._bootstrap = sink, name, bootstrap
         self._batch_max, self._linger_s = batch_max, linger_ms / 1000
         self._store = Availability(name, retry_ms_max)
-        self._brokers = Brokers(bootstrap)
-        self._offsets = Offsets()
         topics = {named(prefix, topic): TOPICS[topic] for topic in sink.topics}
-        self._topics = list(topics)
+        self._topics, group = list(topics), f"{prefix}{sink.group}{name}"
+        self._brokers = Brokers(bootstrap, group, self._topics)
+        self._offsets = Offsets()
         self._letters = DeadLetters(bootstrap, prefix)
         self._reading = Reading(sink, name, topics, self._letters, self.counts)
         self._consumer: Any = Consumer(
-            consumer_settings(bootstrap, f"{prefix}{sink.group}{name}")
+            consumer_settings(bootstrap, group)
             | {"on_commit": self._offsets.on_commit, "error_cb": self._brokers.on_trouble}
         )
         self._stop = threading.Event()
@@ -174,7 +174,7 @@ class SinkRunner(Observed):
         if message is None:
             return False
         if message.error() is not None:
-            self._brokers.fault(message.error())
+            self._brokers.fault(message.error(), message.topic())
             return False
         self._brokers.answered()
         value: bytes | None = message.value()

@@ -8,6 +8,7 @@
     broker.py     what a stage needs of Kafka, as a protocol
     letters.py    dead letters, the same bytes whichever stage writes them
     intake.py     stage 1: validates, condenses samples into panes, re-keys by primary into `observations`
+    refusal.py    what intake refuses of a record, and why
     stage.py      what stages 2 and 3 have in common: restores, folds, publishes, snapshots, commits
     decide.py     stage 2: `observations` into weights, predictions and rankings
     overview.py   stage 3: what decide says of every primary into graph, verdicts and path actions

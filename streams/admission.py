@@ -12,9 +12,9 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from schemas.connection import Refusal, client_settings, refused
+from schemas.connection import Refusal, client_settings, forbidden, refused
 from schemas.errors import KafkaUnavailableError
-from schemas.rights import Rights
+from schemas.rights import Grant, Rights
 
 _ANSWER_S: Final = 30.0  # another controller may have to be elected first
 _STEP_S: Final = 0.5
@@ -29,14 +29,13 @@ def admitted(bootstrap: str, prefix: str, group: str, rights: Rights) -> dict[st
     admin = AdminClient({**client_settings(bootstrap), "log_level": 0, "error_cb": refusal})
     _wait_answer(admin, refusal, bootstrap)
     try:
-        topics, absent, forbidden = _topics(admin, prefix, rights)
+        topics, absent, lacking = _topics(admin, prefix, rights)
         if not _may_join(admin, group):
-            forbidden.append(f"READ on group {group}")
+            lacking.append(Grant("GROUP", group, "READ"))
     except KafkaException as error:
         raise KafkaUnavailableError(error.args[0].str(), where=bootstrap, do="are all brokers up?") from error
-    if forbidden:
-        what = f"not allowed: {', '.join(forbidden)}"
-        raise KafkaUnavailableError(what, where=bootstrap, do="`proxima topics acls` says what each role needs")
+    if lacking:
+        raise forbidden(lacking, bootstrap)
     if absent:
         what = f"topics {', '.join(sorted(absent))} do not exist"
         raise KafkaUnavailableError(what, where=bootstrap, do="run `proxima topics create`")
@@ -59,27 +58,31 @@ def _wait_answer(admin: AdminClient, refusal: Refusal, bootstrap: str) -> None:
             return
 
 
-def _topics(admin: AdminClient, prefix: str, rights: Rights) -> tuple[dict[str, tuple[str, int]], list[str], list[str]]:
+def _topics(
+    admin: AdminClient, prefix: str, rights: Rights
+) -> tuple[dict[str, tuple[str, int]], list[str], list[Grant]]:
     """What there is, which topics are absent, and which rights."""
     names = {prefix + name: name for name in rights.topics}
     asked = admin.describe_topics(
         TopicCollection(list(names)), include_authorized_operations=True, request_timeout=_ANSWER_S
     )
-    found, absent, forbidden = {}, [], []
+    found: dict[str, tuple[str, int]] = {}
+    absent: list[str] = []
+    lacking: list[Grant] = []
     for topic, future in asked.items():
         needed = [op for op, its in (("READ", rights.reads), ("WRITE", rights.writes)) if names[topic] in its]
         described, code = _answer(future)
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            forbidden.append(f"{' and '.join(needed)} on {topic}")
+            lacking += [Grant("TOPIC", topic, operation) for operation in needed]
         elif described is None:
             absent.append(topic)
         else:
             may = {operation.name for operation in described.authorized_operations or ()}
-            forbidden += [f"{operation} on {topic}" for operation in needed if operation not in may]
+            lacking += [Grant("TOPIC", topic, operation) for operation in needed if operation not in may]
             # Kafka prints ids in the URL-safe alphabet, librdkafka in the other.
             topic_id = str(described.topic_id).replace("+", "-").replace("/", "_")
             found[names[topic]] = (topic_id, len(described.partitions))
-    return found, absent, forbidden
+    return found, absent, lacking
 
 
 def _may_join(admin: AdminClient, group: str) -> bool:

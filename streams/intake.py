@@ -16,40 +16,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
 from prometheus_client import Histogram
 
 from schemas.codec import decode, encode, read
 from schemas.config import Intake as IntakeConfig
-from schemas.errors import CodecError
-from schemas.letters import KEY_BYTES_MAX, ORIGINAL_BYTES_MAX
 from schemas.observed import seconds
 from schemas.records import (
-    ActionResult,
     AgentHealth,
     BandwidthMeasurement,
-    FailoverConfiguration,
-    InjectedMetric,
     Observation,
     OperatorDirective,
-    PathPanes,
     ProbeBatch,
-    Reason,
     RegionCatalog,
     Source,
     Tick,
 )
 from schemas.topics import JOURNAL_BYTES_MAX, PARTITIONS, TOPICS, partition_of
-from schemas.validate import is_keyed, mistakes
 from streams.broker import Broker, Place, Standing
 from streams.core.panes import Flush, Rejected
+from streams.core.rows import pieces
 from streams.journal import JournalRecord
 from streams.letters import letter
-from streams.unpacking import TooLarge
+from streams.refusal import check_size, too_many_paths, unreadable, wrong
 
 log = logging.getLogger("proxima")
 
@@ -64,7 +56,6 @@ _TO_OVERVIEW_ALONE: Final = ("action-results",)
 _EDGE_MS: Final = 20  # after a tick's edge, so that records on their way flush it themselves
 _UNSETTLED_MAX: Final = 500  # forwarded records sent and not confirmed yet
 _PIECE_BYTES: Final = JOURNAL_BYTES_MAX // 2  # of a flush's panes in one journal record; another value is another Rule
-_PATHS_MAX: Final = 10_000  # targets times methods of one message: each costs memory, though no sample points to it
 _SILENT_MS: Final = 3000  # a partition that brought nothing for so long is looked into ...
 _MISSED_MAX: Final = 500  # ... for so many records at a time
 _READ_BYTES: Final = 64 << 20
@@ -196,14 +187,14 @@ class Intake:
     def _add(self, p: _Partition, flush: Flush, record: JournalRecord) -> None:
         p.originals[record.offset] = record
         try:
-            _check_size(record)
+            check_size(record)
             content = decode(record.value, ProbeBatch, BandwidthMeasurement, AgentHealth, Tick)
             if isinstance(content, ProbeBatch):
-                found = _too_many_paths(content, record) or flush.add(content, record.offset, record.appended_at_ms)
+                found = too_many_paths(content, record) or flush.add(content, record.offset, record.appended_at_ms)
             else:
-                found = _wrong(content, record, self._config.ahead_ms_max)
+                found = wrong(content, record, self._config.ahead_ms_max)
         except Exception as error:  # no record may stop a partition
-            found = _unreadable(record, error)
+            found = unreadable(record, error)
         if found is not None:
             self._reject(p, found)
         elif not isinstance(content, ProbeBatch):
@@ -279,12 +270,12 @@ class Intake:
     async def _forward(self, place: Place, p: _Partition, record: JournalRecord) -> None:
         p.next_offset = record.offset + 1
         try:
-            _check_size(record)
+            check_size(record)
             content = read(record.value, *TOPICS[place.topic].records)
-            found = _wrong(content, record, self._config.ahead_ms_max)
+            found = wrong(content, record, self._config.ahead_ms_max)
             body = b"" if found is not None else encode(content)
         except Exception as error:  # no record may stop a partition
-            found = _unreadable(record, error)
+            found = unreadable(record, error)
         if found is not None:
             await self._dead_letter(place, p, record, found)
             return
@@ -376,65 +367,3 @@ class Intake:
 
     def revoke(self) -> None:
         self._partitions.clear()
-
-
-def _wrong(content: Any, record: JournalRecord, ahead_ms_max: int) -> Rejected | None:
-    found = mistakes(content)
-    if found:
-        return Rejected(record.offset, Reason.OUT_OF_RANGE, "; ".join(found[:5]))
-    if isinstance(content, ActionResult | FailoverConfiguration) and not is_keyed(content, record.key):
-        detail = f"the key {record.key!r} is not the primary {content.primary_region}"
-        return Rejected(record.offset, Reason.WRONG_RECORD, detail[:500])
-    ahead_ms = getattr(content, "observed_at_ms", 0) - record.appended_at_ms
-    if ahead_ms > ahead_ms_max:
-        detail = f"observed {ahead_ms} ms after the broker appended it: check its source's clock"
-        return Rejected(record.offset, Reason.FROM_THE_FUTURE, detail)
-    if isinstance(content, InjectedMetric) and -ahead_ms >= content.ttl_ms:
-        detail = f"observed {-ahead_ms} ms before the broker appended it, and counts for {content.ttl_ms}"
-        return Rejected(record.offset, Reason.TOO_LATE, f"{detail}: check its source's clock")
-    return None
-
-
-def _check_size(record: JournalRecord) -> None:
-    """A broker bounds what is compressed; what it unpacks to is taken apart only up to here."""
-    if isinstance(record.value, TooLarge):
-        raise CodecError(Reason.TOO_LARGE, record.value.what)
-    if len(record.value) > ORIGINAL_BYTES_MAX or len(record.key or b"") > KEY_BYTES_MAX:
-        detail = f"{len(record.value)} bytes with a key of {len(record.key or b'')}"
-        raise CodecError(Reason.TOO_LARGE, f"{detail}: {ORIGINAL_BYTES_MAX} and {KEY_BYTES_MAX} at most")
-
-
-def _unreadable(record: JournalRecord, error: Exception) -> Rejected:
-    """Whatever bytes can cause is the bytes' fault: JSON has integers beyond 64 bits, and text that is no UTF-8."""
-    if isinstance(error, CodecError):
-        return Rejected(record.offset, Reason(error.reason), error.what)
-    return Rejected(record.offset, Reason.OUT_OF_RANGE, f"cannot be taken in: {type(error).__name__}: {error}")
-
-
-def _too_many_paths(batch: ProbeBatch, record: JournalRecord) -> Rejected | None:
-    if len(batch.targets) * len(batch.methods) <= _PATHS_MAX:
-        return None
-    detail = (
-        f"{len(batch.targets)} targets by {len(batch.methods)} methods: more than {_PATHS_MAX} paths in one message"
-    )
-    return Rejected(record.offset, Reason.OUT_OF_RANGE, detail)
-
-
-def pieces(panes: PathPanes, bytes_max: int) -> Iterator[PathPanes]:
-    """The panes in records of at most `bytes_max` and a row: an outage's backlog, sent at once, is large.
-
-    Where it is cut follows from the panes alone, so that the same flush has the same parts again.
-    """
-    buckets = panes.columns()["buckets"].astype(np.int64)
-    rows, entries = len(buckets), int(buckets.sum())
-    width = {name: len(getattr(panes, name)) // max(rows, 1) for name in PathPanes.ROWS}
-    entry_width = {name: len(getattr(panes, name)) // max(entries, 1) for name in PathPanes.ENTRIES}
-    end_bytes = np.cumsum(sum(width.values()) + buckets * sum(entry_width.values()))
-    piece = end_bytes // bytes_max
-    starts = np.flatnonzero(np.diff(piece, prepend=-1))
-    entry_at = np.concatenate(([0], np.cumsum(buckets)))
-    for start, end in zip(starts, [*starts[1:], rows], strict=True):
-        cut = {name: getattr(panes, name)[start * size : end * size] for name, size in width.items()}
-        first, last = entry_at[start], entry_at[end]
-        cut |= {name: getattr(panes, name)[first * size : last * size] for name, size in entry_width.items()}
-        yield replace(panes, **cut)

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
-from infra.kafka.cluster import Guard, KafkaCluster, administrator
+from infra.kafka.cluster import KafkaCluster
+from infra.kafka.guard import Guard
 from infra.kafka.reader import BEGINNING, TopicReader
 from schemas import connection
 from schemas.codec import read
@@ -69,7 +70,7 @@ class Secured:
     def admin_client(self) -> AdminClient:
         """As the brokers themselves come."""
         return AdminClient(
-            {"bootstrap.servers": self.cluster.administration, **administrator(self.guard), "log_level": 0}
+            {"bootstrap.servers": self.cluster.administration, **self.guard.administrator(), "log_level": 0}
         )
 
 

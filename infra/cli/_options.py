@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from schemas.config import ClientConfig, RoleConfig, SinkConfig
+    from schemas.config import ClientConfig, Kafka, RoleConfig
 
     Role = TypeVar("Role", bound=RoleConfig)
-    Client = TypeVar("Client", ClientConfig, SinkConfig)
 
 Bootstrap = Annotated[
     str | None,
@@ -32,6 +31,9 @@ Prefix = Annotated[
     str | None,
     typer.Option(metavar="PREFIX", help="Of a second pipeline's topics, as its topic_prefix.", show_default=False),
 ]
+Author = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who says so; else the user's name.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 
 
@@ -42,8 +44,8 @@ def client_config(bootstrap: str | None, config: Path | None, prefix: str | None
     return led_by(in_use(load(ClientConfig, config)), bootstrap, prefix)
 
 
-def led_by(found: Client, bootstrap: str | None, prefix: str | None) -> Client:
-    """The same configuration with what was typed in place of what was written."""
+def led_by(found: Role, bootstrap: str | None, prefix: str | None) -> Role:
+    """The same configuration with what was typed in place of what was written, if it has to do with Kafka."""
     given = {}
     if bootstrap is not None:
         given["bootstrap"] = bootstrap
@@ -51,7 +53,8 @@ def led_by(found: Client, bootstrap: str | None, prefix: str | None) -> Client:
         if not re.fullmatch(r"[a-zA-Z0-9._-]{0,100}", prefix):
             raise typer.BadParameter(f"{prefix!r} cannot begin a topic's name", param_hint="--prefix")
         given["topic_prefix"] = prefix
-    return found.model_copy(update={"kafka": found.kafka.model_copy(update=given)})
+    kafka: Kafka | None = getattr(found, "kafka", None)
+    return found if kafka is None else found.model_copy(update={"kafka": kafka.model_copy(update=given)})
 
 
 def in_use(role: Role) -> Role:
@@ -79,6 +82,18 @@ def moment(text: str | None, option: str) -> int | None:
         return None if text is None else moment_ms(text, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def author_of(stated: str | None) -> str:
+    """Who acts; wrong usage where nobody can tell."""
+    import getpass  # noqa: PLC0415
+
+    if stated is not None:
+        return stated
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        raise typer.BadParameter("this user has no name: say who you are", param_hint="--author") from None
 
 
 def say(text: str) -> None:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, client_config, moment, say, say_json
+from infra.cli._options import (
+    AsJson,
+    Author,
+    Bootstrap,
+    ConfigFile,
+    Prefix,
+    author_of,
+    client_config,
+    moment,
+    say,
+    say_json,
+)
 from infra.cli.stores import StoreConfig, StoreName, settings_of
 from schemas.errors import ProximaError
 
@@ -235,9 +246,7 @@ def rollback(
     primary: Annotated[str, typer.Argument(metavar="PRIMARY", help="A primary region.")],
     *,
     to: Annotated[int, typer.Option("--to", min=1, metavar="VERSION", help="What `config history` shows.")],
-    author: Annotated[
-        str | None, typer.Option(help="Who does it; without it, the old version's.", show_default=False)
-    ] = None,
+    author: Author = None,
     timeout_s: Annotated[float, typer.Option(min=0, metavar="S", help="Wait so long for the answer.")] = 30.0,
     store: StoreName = None,
     config: StoreConfig = None,
@@ -263,6 +272,6 @@ def rollback(
         there = ", ".join(map(str, versions)) or "none"
         raise ProximaError(f"the store has no version {to} of {primary}", do=f"there is {there}")
     old = versions[to]
-    draft = Draft(None, [replace(old, version=0, based_on=0, author=old.author if author is None else author)])
+    draft = Draft(None, [replace(old, version=0, based_on=0, author=author_of(author))])
     answers = apply_draft(settings.kafka.bootstrap, draft, prefix=settings.kafka.topic_prefix, timeout_s=timeout_s)
     _tell(answers, f"rollback to version {to}", as_json=as_json)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli._options import AsJson, Bootstrap, ConfigFile, Prefix, client_config, say, say_json
+from infra.cli._options import (
+    AsJson,
+    Author,
+    Bootstrap,
+    ConfigFile,
+    Prefix,
+    author_of,
+    client_config,
+    say,
+    say_json,
+)
 from schemas.errors import ProximaError
 
 if TYPE_CHECKING:
@@ -18,9 +28,6 @@ For = Annotated[str, typer.Option("--for", metavar="DURATION", help="It ends the
 Id = Annotated[
     str | None,
     typer.Option("--id", metavar="ID", help="The same again replaces it; else one is made.", show_default=False),
-]
-Author = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who says so; else the user's name.", show_default=False)
 ]
 Timeout = Annotated[float, typer.Option(min=0, metavar="S", help="Wait so long for the answer.")]
 Primary = Annotated[str, typer.Argument(metavar="PRIMARY", help="The primary region.")]
@@ -179,7 +186,7 @@ def lift(
             where=kafka.bootstrap,
             do="`proxima direct list` shows those in force",
         )
-    _send(client, lifted(directive, _author(author), because), timeout_s, as_json=as_json)
+    _send(client, lifted(directive, author_of(author), because), timeout_s, as_json=as_json)
 
 
 def list_(
@@ -239,7 +246,7 @@ def _new(
         else directive_id,
         kind=kind,
         expires_at_ms=expires_at_ms,
-        author=_author(author),
+        author=author_of(author),
         reason=because,
         primary_region=primary,
         region=region,
@@ -285,17 +292,6 @@ def _check_known(client: ClientConfig, directive: OperatorDirective) -> None:
     if directive.region is not None and directive.region not in candidates:
         what = f"{directive.region} is no candidate of {primary}"
         raise ProximaError(what, where=kafka.bootstrap, do=f"there is {', '.join(candidates)}")
-
-
-def _author(stated: str | None) -> str:
-    import getpass  # noqa: PLC0415
-
-    if stated is not None:
-        return stated
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        raise typer.BadParameter("this user has no name: say who you are", param_hint="--author") from None
 
 
 def _now_ms() -> int:

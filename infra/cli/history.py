@@ -39,19 +39,30 @@ def history(
       proxima history eu-west-1 --from 2026-11-24T10:00:00Z --to 2026-11-24T11:00:00Z --metrics --json
     """
     from infra.stores.reading import store_of  # noqa: PLC0415
+    from infra.times import clock  # noqa: PLC0415
+    from schemas.validate import REGION_ID  # noqa: PLC0415
 
     if metrics and rankings:
         raise typer.BadParameter("say --metrics or --rankings", param_hint="--metrics")
     from_ms, to_ms = moment(begin, "--from"), moment(end, "--to")
     assert from_ms is not None  # noqa: S101 - both have defaults
     assert to_ms is not None  # noqa: S101
+    if from_ms >= to_ms:
+        raise typer.BadParameter("it is not before --to", param_hint="--from")
+    if not REGION_ID.fullmatch(primary):
+        raise typer.BadParameter(f"{primary!r} can be no region's name", param_hint="PRIMARY")
+    is_empty = True
     with store_of(*settings_of(config, store)) as opened:
         if metrics:
             for metric in opened.metrics(primary, from_ms, to_ms):
+                is_empty = False
                 _say_metric(metric, as_json=as_json)
         else:
             for ranking in opened.rankings(primary, from_ms, to_ms):
+                is_empty = False
                 _say_ranking(ranking, as_json=as_json)
+    if is_empty:
+        typer.echo(f"nothing is kept of {primary} from {clock(from_ms)} to {clock(to_ms)}", err=True)
 
 
 def _say_metric(m: PathMetric, *, as_json: bool) -> None:

@@ -61,7 +61,7 @@ def inject(
         raise typer.BadParameter("; ".join(wrong))
     kafka = client_config(bootstrap, config, prefix).kafka
     # Asked first: a topic that is not there would keep the producer waiting.
-    topic_ids(kafka.bootstrap, [named(kafka.topic_prefix, "injected-metrics")])
+    topic_ids(kafka.bootstrap, [named(kafka.topic_prefix, "injected-metrics")], operation="WRITE")
     with Publisher(kafka.bootstrap, client_id="proxima-inject", topic_prefix=kafka.topic_prefix) as publisher:
         publisher.publish("injected-metrics", primary, record)
     if as_json:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -22,15 +22,13 @@ from confluent_kafka.admin import (
 )
 
 from infra.kafka.admin import ANSWER_TIMEOUT_S, admin_client, metadata
+from schemas.connection import denial
 from schemas.errors import KafkaUnavailableError
 from schemas.rights import Grant, grants
 from schemas.topics import TOPICS, named
 
 _RESOURCES: Final = {"TOPIC": ResourceType.TOPIC, "GROUP": ResourceType.GROUP, "CLUSTER": ResourceType.BROKER}
-_NOT_YOURS: Final = "access lists cannot be had: no right to DESCRIBE the cluster"
-_COME: Final = (
-    "come as the role `admin`, the first time as a super user of the cluster; and does it have an authorizer?"
-)
+_FIRST: Final = "the first time a super user has to come; and does the cluster have an authorizer?"
 _RULES: Final = ("ALL", "ALTER", "ALTER_CONFIGS", "CLUSTER_ACTION", "CREATE", "DELETE")
 _CHANGES: Final = ("WRITE", "ALL", "ALTER", "ALTER_CONFIGS", "DELETE")
 _FLAGS: Final = {"TOPIC": "--topic", "GROUP": "--group"}
@@ -73,7 +71,7 @@ def apply(bootstrap: str, allowed: Iterable[Allowed]) -> None:
         try:
             future.result()
         except KafkaException as error:
-            raise _refused(error, bootstrap) from None
+            raise _refused(error.args[0], "ALTER", bootstrap) from None
 
 
 def missing(bootstrap: str, allowed: Iterable[Allowed]) -> list[Allowed]:
@@ -118,10 +116,10 @@ def granted(bootstrap: str) -> set[Allowed]:
         # Whoever may not ask is told an empty list, without an error (librdkafka).
         may = admin.describe_cluster(include_authorized_operations=True, request_timeout=ANSWER_TIMEOUT_S).result()
         if AclOperation.DESCRIBE not in (may.authorized_operations or ()):
-            raise KafkaUnavailableError(_NOT_YOURS, where=bootstrap, do=_COME)
+            raise _forbidden("DESCRIBE", bootstrap)
         found = admin.describe_acls(every, request_timeout=ANSWER_TIMEOUT_S).result()
     except KafkaException as error:
-        raise _refused(error, bootstrap) from None
+        raise _refused(error.args[0], "DESCRIBE", bootstrap) from None
     kinds = {resource: kind for kind, resource in _RESOURCES.items()}
     return {
         Allowed(
@@ -151,9 +149,13 @@ def _binding(each: Allowed) -> AclBinding:
     )
 
 
-def _refused(error: KafkaException, bootstrap: str) -> KafkaUnavailableError:
-    return KafkaUnavailableError(
-        f"access lists cannot be had: {error.args[0].str().partition(' Request(')[0].strip()}",
-        where=bootstrap,
-        do=_COME,
-    )
+def _refused(error: KafkaError, operation: str, bootstrap: str) -> KafkaUnavailableError:
+    if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+        return _forbidden(operation, bootstrap)
+    what = f"access lists cannot be had: {error.str().partition(' Request(')[0].strip()}"
+    return KafkaUnavailableError(what, where=bootstrap, do=_FIRST)
+
+
+def _forbidden(operation: str, bootstrap: str) -> KafkaUnavailableError:
+    what, do = denial([Grant("CLUSTER", "kafka-cluster", operation)])
+    return KafkaUnavailableError(f"access lists cannot be had: {what}", where=bootstrap, do=f"{do}; {_FIRST}")

@@ -9,15 +9,16 @@ Replication is the cluster's business and is not compared.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from schemas.connection import Refusal, client_settings, refused
+from schemas.connection import Refusal, client_settings, forbidden, refused
 from schemas.errors import KafkaUnavailableError
+from schemas.rights import Grant
 from schemas.topics import TOPICS, Topic, named
 
 REACH_TIMEOUT_S: Final = 5.0
@@ -34,6 +35,11 @@ _TRY_S: Final = 3.0
 _NOBODY_ANSWERED: Final = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT)
 _ANOTHER_MADE_IT: Final = KafkaError.TOPIC_ALREADY_EXISTS
 _NO_SUCH_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+_FORBIDDEN: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
 _SHOWN: Final = ("cleanup.policy", "max.message.bytes", "message.timestamp.type", "retention.ms")
 # An operator may keep records longer or shorter than the table; this cannot differ without something breaking.
 _HELD: Final = ("cleanup.policy", "message.timestamp.type")
@@ -62,7 +68,7 @@ def create_topics(bootstrap: str, *, prefix: str = "", replication: int | None =
     admin = admin_client(bootstrap)
     brokers = len(metadata(admin, bootstrap).brokers)
     copies = min(REPLICATION_MAX, brokers) if replication is None else replication
-    before = _describe(admin, bootstrap, prefix)
+    before = _describe(admin, bootstrap, prefix, "CREATE")
     missing = [state for state in before if not state.exists]
     created = []
     if missing:
@@ -70,7 +76,7 @@ def create_topics(bootstrap: str, *, prefix: str = "", replication: int | None =
         futures = _answered(admin, bootstrap, lambda: admin.create_topics(new, request_timeout=_TRY_S))
         created = [name for name, future in futures.items() if _was_created(name, future, bootstrap)]
     _wait_usable(admin, bootstrap, [state.name for state in before])
-    differing = [m for state in _describe(admin, bootstrap, prefix) for m in state.mistakes]
+    differing = [m for state in _describe(admin, bootstrap, prefix, "CREATE") for m in state.mistakes]
     if differing:
         raise KafkaUnavailableError(
             "topics differ from the table: " + "; ".join(differing),
@@ -84,18 +90,19 @@ def describe_topics(bootstrap: str, *, prefix: str = "") -> list[TopicState]:
     """Every row of the table beside what the cluster has; raises KafkaUnavailableError when no broker answers."""
     admin = admin_client(bootstrap)
     metadata(admin, bootstrap)
-    return _describe(admin, bootstrap, prefix)
+    return _describe(admin, bootstrap, prefix, "DESCRIBE_CONFIGS")
 
 
-def topic_ids(bootstrap: str, names: Iterable[str]) -> dict[str, str]:
+def topic_ids(bootstrap: str, names: Iterable[str], *, operation: str = "READ") -> dict[str, str]:
     """Kafka's ids of topics, by name on the cluster (with prefix), written as Kafka's own tools write them.
 
-    Raises KafkaUnavailableError: no broker answers, or a topic does not exist.
+    Raises KafkaUnavailableError: no broker answers, a topic does not exist, or it is not for us to see, and then the
+    right to the `operation` for which they are wanted is said to be missing.
     """
     admin = admin_client(bootstrap)
     metadata(admin, bootstrap)
     wanted = list(names)
-    found = {name: _topic_id(d) for name, d in _descriptions(admin, bootstrap, wanted).items()}
+    found = {name: _topic_id(d) for name, d in _descriptions(admin, bootstrap, wanted, operation).items()}
     missing = [name for name in wanted if name not in found]
     if missing:
         raise KafkaUnavailableError(
@@ -124,10 +131,12 @@ def _was_created(name: str, future: Any, bootstrap: str) -> bool:
         reason = error.args[0]
         if reason.code() == _ANOTHER_MADE_IT:
             return False
+        if reason.code() in _FORBIDDEN:
+            raise forbidden([Grant("TOPIC", name, "CREATE")], bootstrap) from None
         raise KafkaUnavailableError(
             f"cannot create topic {name}: {reason.str()}",
             where=bootstrap,
-            do="an operator with the right to create topics can run `proxima topics create`",
+            do="look at the brokers' logs",
         ) from None
     return True
 
@@ -168,9 +177,10 @@ def _not_led(admin: AdminClient, found: Any, names: list[str]) -> list[str]:
     return waiting
 
 
-def _describe(admin: AdminClient, bootstrap: str, prefix: str) -> list[TopicState]:
+def _describe(admin: AdminClient, bootstrap: str, prefix: str, operation: str) -> list[TopicState]:
+    """`operation`: which right is said to be missing where topics are not for us to see."""
     rows = {named(prefix, topic.name): topic for topic in TOPICS.values()}
-    descriptions = _descriptions(admin, bootstrap, list(rows))
+    descriptions = _descriptions(admin, bootstrap, list(rows), operation)
     settings = _settings(admin, bootstrap, list(descriptions))
     return [
         _state(topic, name, descriptions[name], settings[name])
@@ -215,13 +225,13 @@ def _topic_id(description: Any) -> str:
     return str(description.topic_id).replace("+", "-").replace("/", "_").rstrip("=")
 
 
-def _descriptions(admin: AdminClient, bootstrap: str, names: list[str]) -> dict[str, Any]:
+def _descriptions(admin: AdminClient, bootstrap: str, names: list[str], operation: str) -> dict[str, Any]:
     """What the cluster says about topics by name; those that it does not have are left out."""
     topics = TopicCollection(names)
     asked = _answered(admin, bootstrap, lambda: admin.describe_topics(topics, request_timeout=_TRY_S))
     found = {}
     for name, future in asked.items():
-        description = _result(future, bootstrap, _NO_SUCH_TOPIC)
+        description = _result(future, bootstrap, [Grant("TOPIC", name, operation)], _NO_SUCH_TOPIC)
         if description is not None:
             found[name] = description
     return found
@@ -234,7 +244,7 @@ def _settings(admin: AdminClient, bootstrap: str, names: list[str]) -> dict[str,
     asked = _answered(admin, bootstrap, lambda: admin.describe_configs(resources, request_timeout=_TRY_S))
     found = {}
     for resource, future in asked.items():
-        entries = _result(future, bootstrap, ()) or {}
+        entries = _result(future, bootstrap, [Grant("TOPIC", resource.name, "DESCRIBE_CONFIGS")]) or {}
         found[resource.name] = {key: entries[key].value for key in _SHOWN if key in entries}
     return found
 
@@ -254,14 +264,14 @@ def _answered(admin: AdminClient, bootstrap: str, ask: Callable[[], dict[Any, An
         metadata(admin, bootstrap)
 
 
-def _result(future: Any, bootstrap: str, absent: tuple[int, ...]) -> Any:
-    """A future's result, None for an error that only means absence."""
+def _result(future: Any, bootstrap: str, needed: Sequence[Grant], absent: tuple[int, ...] = ()) -> Any:
+    """A future's result, None for an error that only means absence; `needed` are the rights for it."""
     try:
         return future.result()
     except KafkaException as error:
         if error.args[0].code() in absent:
             return None
-        raise unavailable(error.args[0].str(), bootstrap) from None
+        raise unavailable(error.args[0], bootstrap, needed) from None
 
 
 def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
@@ -287,12 +297,9 @@ def metadata(client: Any, bootstrap: str, topic: str | None = None) -> Any:
                 raise _no_answer(error.args[0].str(), bootstrap) from None
 
 
-def unavailable(what: str, bootstrap: str) -> KafkaUnavailableError:
-    """Why nothing came of a request: a right is missing, or no broker answers."""
-    if "uthorization" in what:
-        do = "come as somebody who may; `proxima topics acls` says what each role needs"
-        return KafkaUnavailableError(what, where=bootstrap, do=do)
-    return _no_answer(what, bootstrap)
+def unavailable(error: KafkaError, bootstrap: str, needed: Sequence[Grant]) -> KafkaUnavailableError:
+    """Why nothing came of a request: a right of those that it needs is missing, or no broker answers."""
+    return forbidden(needed, bootstrap) if error.code() in _FORBIDDEN else _no_answer(error.str(), bootstrap)
 
 
 def _no_answer(what: str, bootstrap: str) -> KafkaUnavailableError:

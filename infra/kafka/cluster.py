@@ -12,11 +12,9 @@ decide how long partitions pause after a kill (3 to 4.5 s against 8 to 9), and a
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +25,9 @@ from typing import Literal, Protocol, Self
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
+from infra.kafka.guard import Guard
 from infra.kafka.jars import KafkaHome, kafka_home
+from infra.kafka.node import Node, existing_cluster_id, kafka_uuid
 from infra.processes import ChildProcess, free_ports, stop_all, wait_until
 from schemas.connection import client_settings
 from schemas.errors import KafkaUnavailableError, ProximaError
@@ -85,35 +85,6 @@ def existing_or_started(
     yield ExistingCluster(bootstrap)
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """A cluster that asks who comes, and lets nobody do what no access list allows.
-
-    Clients come by SASL_SSL (SCRAM); brokers among themselves, and whoever administers from this machine, by TLS with
-    the certificate of `broker_pem` (certificate and key in one file), which `ca_pem` signed.
-    """
-
-    ca_pem: Path
-    broker_pem: Path
-    broker_principal: str  # the certificate's name, as Kafka says it: User:CN=...
-
-
-@dataclass(slots=True)
-class _Node:
-    node_id: int
-    port: int
-    controller_port: int
-    broker_port: int  # of a guarded one, for brokers among themselves
-    rack: str
-    data_dir: Path
-    config: Path
-    log_path: Path
-    process: ChildProcess | None = None
-    guard: Guard | None = None
-    # Made with the process and asked at its own port: the others still name a killed node for a session.
-    admin: AdminClient | None = None
-
-
 class KafkaCluster:
     """One broker, or three in three racks; nodes are numbered from 1. Make one with `start`."""
 
@@ -121,7 +92,7 @@ class KafkaCluster:
         self,
         home: KafkaHome,
         cluster_id: str,
-        nodes: Sequence[_Node],
+        nodes: Sequence[Node],
         java_options: Sequence[str],
         remove: Path | None,
     ) -> None:
@@ -153,7 +124,7 @@ class KafkaCluster:
         ports = free_ports(3 * nodes)
         base = data_dir.absolute() if data_dir is not None else Path(tempfile.mkdtemp(prefix="proxima-kafka-"))
         members = [
-            _Node(
+            Node(
                 node_id=number,
                 port=ports[3 * number - 3],
                 controller_port=ports[3 * number - 2],
@@ -166,12 +137,12 @@ class KafkaCluster:
             )
             for number in range(1, nodes + 1)
         ]
-        cluster_id = _existing_cluster_id(members) or _kafka_uuid()
+        cluster_id = existing_cluster_id(members) or kafka_uuid()
         cluster = cls(home, cluster_id, members, java_options, base if data_dir is None else None)
         try:
             for node in members:
-                _format(home, node, cluster_id)
-                node.config.write_text(_properties(node, members, overrides or {}))
+                node.format(home, cluster_id)
+                node.config.write_text(node.properties(members, overrides or {}))
                 cluster._start(node)
             cluster.wait_ready()
         except BaseException:
@@ -246,7 +217,7 @@ class KafkaCluster:
     def _processes(self) -> list[ChildProcess]:
         return [node.process for node in self._nodes.values() if node.process is not None]
 
-    def _start(self, node: _Node) -> None:
+    def _start(self, node: Node) -> None:
         argv = self._home.command("kafka.Kafka", node.config, java_options=self._java_options)
         node.process = ChildProcess.start(argv, name=f"kafka-{node.node_id}", log_path=node.log_path)
         node.admin = _admin(f"127.0.0.1:{node.broker_port if node.guard else node.port}", node.guard)
@@ -280,19 +251,9 @@ def _admin(bootstrap: str, guard: Guard | None = None) -> AdminClient:
             "error_cb": lambda _: None,
             "reconnect.backoff.ms": 20,
             "reconnect.backoff.max.ms": 100,
-            **(administrator(guard) if guard is not None else {}),
+            **(guard.administrator() if guard is not None else {}),
         }
     )
-
-
-def administrator(guard: Guard) -> dict[str, str]:
-    """How a client of a guarded cluster comes as the brokers themselves do, at `administration`."""
-    return {
-        "security.protocol": "SSL",
-        "ssl.ca.location": str(guard.ca_pem),
-        "ssl.certificate.location": str(guard.broker_pem),
-        "ssl.key.location": str(guard.broker_pem),
-    }
 
 
 def _metadata(admin: AdminClient) -> ClusterMetadata | None:
@@ -300,96 +261,3 @@ def _metadata(admin: AdminClient) -> ClusterMetadata | None:
         return admin.list_topics(timeout=1.0)
     except KafkaException:
         return None
-
-
-def _kafka_uuid() -> str:
-    """Kafka's way to write a UUID: base64, and no hyphen in front, where it would look like an option."""
-    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
-        pass
-    return text
-
-
-def _existing_cluster_id(nodes: Sequence[_Node]) -> str | None:
-    for node in nodes:
-        identity = node.data_dir / "meta.properties"
-        for line in identity.read_text().splitlines() if identity.exists() else ():
-            if line.startswith("cluster.id="):
-                return line.partition("=")[2]
-    return None
-
-
-def _format(home: KafkaHome, node: _Node, cluster_id: str) -> None:
-    """What `kafka-storage format` does to an empty folder, without its JVM (see jars.py); never to one in use."""
-    identity = node.data_dir / "meta.properties"
-    if identity.exists():
-        return
-    node.data_dir.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(home.bootstrap_checkpoint, node.data_dir / "bootstrap.checkpoint")
-    identity.write_text(f"version=1\ncluster.id={cluster_id}\nnode.id={node.node_id}\ndirectory.id={_kafka_uuid()}\n")
-
-
-def _properties(node: _Node, nodes: Sequence[_Node], overrides: Mapping[str, str]) -> str:
-    replicas = len(nodes)
-    # Of three, two must have a record before it is confirmed: one may die and nothing is lost and all goes on.
-    in_sync_min = min(2, replicas)
-    voters = ",".join(f"{n.node_id}@127.0.0.1:{n.controller_port}" for n in nodes)
-    settings: dict[str, str | int | Path] = {
-        "process.roles": "broker,controller",
-        "node.id": node.node_id,
-        "broker.rack": node.rack,
-        "controller.quorum.voters": voters,
-        "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
-        "log.dirs": node.data_dir,
-        # Topics are made from schemas/topics.py, with their settings; a typing error must not make another.
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": replicas,
-        "min.insync.replicas": in_sync_min,
-        # Internal topics: few partitions, as each costs a log on disk and time at a takeover.
-        "offsets.topic.replication.factor": replicas,
-        "offsets.topic.num.partitions": 4,
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": in_sync_min,
-        "transaction.state.log.num.partitions": 4,
-        "share.coordinator.state.topic.replication.factor": replicas,
-        "share.coordinator.state.topic.min.isr": in_sync_min,
-        "share.coordinator.state.topic.num.partitions": 4,
-        # A group starts with its first member, and may notice a dead one soon.
-        "group.initial.rebalance.delay.ms": 0,
-        "group.min.session.timeout.ms": 2000,
-        # How soon the others notice a dead broker, and elect another controller.
-        "broker.session.timeout.ms": 3000,
-        "broker.heartbeat.interval.ms": 500,
-        "controller.quorum.election.timeout.ms": 500,
-        "controller.quorum.election.backoff.max.ms": 300,
-        "controller.quorum.fetch.timeout.ms": 1000,
-        "controller.quorum.request.timeout.ms": 1000,
-        # By default the compactor alone takes a quarter of our heap.
-        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-        **(_guarded(node, node.guard) if node.guard is not None else {}),
-        **overrides,
-    }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
-
-
-def _guarded(node: _Node, guard: Guard) -> dict[str, str | int | Path]:
-    between = "ssl.client.auth"
-    return {
-        "listeners": f"CLIENT://127.0.0.1:{node.port},BROKER://127.0.0.1:{node.broker_port}"
-        f",CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"CLIENT://127.0.0.1:{node.port},BROKER://127.0.0.1:{node.broker_port}",
-        "listener.security.protocol.map": "CLIENT:SASL_SSL,BROKER:SSL,CONTROLLER:SSL",
-        "inter.broker.listener.name": "BROKER",
-        f"listener.name.broker.{between}": "required",
-        f"listener.name.controller.{between}": "required",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": guard.broker_pem,
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": guard.ca_pem,
-        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
-        "listener.name.client.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule"
-        " required;",
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": guard.broker_principal,
-    }

@@ -15,8 +15,9 @@ from typing import Any, Final, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from infra.kafka.admin import REACH_TIMEOUT_S, metadata, unavailable
-from schemas.connection import client_settings
+from schemas.connection import client_settings, forbidden
 from schemas.errors import KafkaUnavailableError
+from schemas.rights import Grant
 from schemas.wire import unframed
 
 BEGINNING: Final = -1
@@ -79,8 +80,10 @@ class TopicReader:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:  # the last offsets may hold nothing any more (compaction)
                 self._unread.pop(place, None)
-            elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED or error.fatal():
-                raise KafkaUnavailableError(error.str(), where=self._bootstrap, do="grant READ on the topic")
+            elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise forbidden(_reading(message.topic()), self._bootstrap)
+            elif error.fatal():
+                raise KafkaUnavailableError(error.str(), where=self._bootstrap, do="start again")
             return None
         if message.offset() + 1 >= self._unread.get(place, 0):
             self._unread.pop(place, None)
@@ -119,7 +122,7 @@ class TopicReader:
                     place.offset = min(max(low, start[number]), high)
                 places.append((place, min(high, self._ends.get((topic, number), high))))
         except KafkaException as error:
-            raise unavailable(error.args[0].str(), self._bootstrap) from None
+            raise unavailable(error.args[0], self._bootstrap, _reading(topic)) from None
         return places
 
 
@@ -137,7 +140,7 @@ def offsets_at(bootstrap: str, topic: str, at_ms: int, partitions: Iterable[int]
         for number in [n for n, offset in found.items() if offset < 0]:
             _, found[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=REACH_TIMEOUT_S)
     except KafkaException as error:
-        raise unavailable(error.args[0].str(), bootstrap) from None
+        raise unavailable(error.args[0], bootstrap, _reading(topic)) from None
     finally:
         consumer.close()
     return found
@@ -147,12 +150,16 @@ def _partitions(client: Any, bootstrap: str, topic: str) -> Any:
     """Of a topic that is there, and that we may see."""
     found = metadata(client, bootstrap, topic).topics[topic]
     if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise unavailable(f"{topic}: {found.error.str()}", bootstrap)
+        raise forbidden(_reading(topic), bootstrap)
     if not found.partitions:
         raise KafkaUnavailableError(
             f"no topic {topic}", where=bootstrap, do="create the topics with `proxima topics create`"
         )
     return found.partitions
+
+
+def _reading(topic: str) -> list[Grant]:
+    return [Grant("TOPIC", topic, "READ")]
 
 
 def _settings(bootstrap: str) -> dict[str, Any]:

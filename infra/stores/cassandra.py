@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Self
 
 from infra.stores import cassandra_schema
-from infra.stores.reading import PathMetric, Version, kept_from
+from infra.stores.reading import PathMetric, Version, kept
 from schemas.codec import decode
 from schemas.records import FailoverConfiguration, FailoverRanking
 from schemas.stores import Cassandra
@@ -37,14 +37,14 @@ class CassandraStore:
             return cassandra_schema.migrate(self._settings)
 
     def metrics(self, primary: str, from_ms: int, to_ms: int) -> Iterator[PathMetric]:
-        for bucket in buckets(kept_from(from_ms, self._settings.metrics_ttl_s), to_ms, HOUR_MS):
+        for bucket in buckets(*kept(from_ms, to_ms, self._settings.metrics_ttl_s), HOUR_MS):
             for row in self._rows(_METRICS, (primary, bucket, from_ms, to_ms)):
                 decided_at_ms, target, evidence_at_ms, *values = row
                 named = dict(zip(METRICS, values, strict=True))
                 yield PathMetric(primary, target, decided_at_ms, evidence_at_ms, named)
 
     def rankings(self, primary: str, from_ms: int, to_ms: int) -> Iterator[FailoverRanking]:
-        for bucket in buckets(kept_from(from_ms, self._settings.rankings_ttl_s), to_ms, DAY_MS):
+        for bucket in buckets(*kept(from_ms, to_ms, self._settings.rankings_ttl_s), DAY_MS):
             for row in self._rows(_RANKINGS, (primary, bucket, from_ms, to_ms)):
                 yield decode(row.record, FailoverRanking)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from infra.stores import dynamodb_schema
-from infra.stores.reading import PathMetric, Version, kept_from
+from infra.stores.reading import PathMetric, Version, kept
 from schemas.codec import decode
 from schemas.records import FailoverConfiguration, FailoverRanking
 from schemas.stores import DynamoDb
@@ -37,14 +37,14 @@ class DynamoDbStore:
             return dynamodb_schema.migrate(self._tables)
 
     def metrics(self, primary: str, from_ms: int, to_ms: int) -> Iterator[PathMetric]:
-        for bucket_at_ms in buckets(kept_from(from_ms, self._settings.metrics_ttl_s), to_ms, HOUR_MS):
+        for bucket_at_ms in buckets(*kept(from_ms, to_ms, self._settings.metrics_ttl_s), HOUR_MS):
             for item in self._between(PATH_METRICS, hour_bucket(primary, bucket_at_ms), from_ms, to_ms):
                 decided_at, _, target = item["at"]["S"].partition("/")
                 values = {name: float(item[name]["N"]) if name in item else None for name in METRICS}
                 yield PathMetric(primary, target, int(decided_at), int(item["evidence_at_ms"]["N"]), values)
 
     def rankings(self, primary: str, from_ms: int, to_ms: int) -> Iterator[FailoverRanking]:
-        for bucket_at_ms in buckets(kept_from(from_ms, self._settings.rankings_ttl_s), to_ms, DAY_MS):
+        for bucket_at_ms in buckets(*kept(from_ms, to_ms, self._settings.rankings_ttl_s), DAY_MS):
             for item in self._between(RANKINGS, day_bucket(primary, bucket_at_ms), from_ms, to_ms):
                 yield decode(item["record"]["B"], FailoverRanking)
 

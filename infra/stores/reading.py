@@ -10,6 +10,7 @@ from typing import Protocol, Self
 from schemas.config import SinkConfig
 from schemas.errors import ConfigError
 from schemas.records import FailoverConfiguration, FailoverRanking
+from sinks.kept import DAY_MS
 
 STORES = ("cassandra", "dynamodb")
 
@@ -75,6 +76,7 @@ def store_of(settings: SinkConfig, name: str | None = None) -> Store:
     return DynamoDbStore(settings.dynamodb, prefix=settings.kafka.topic_prefix)
 
 
-def kept_from(from_ms: int, ttl_s: int) -> int:
-    """The first moment that is worth a question: what is older has expired."""
-    return max(from_ms, time.time_ns() // 1_000_000 - 1000 * ttl_s)
+def kept(from_ms: int, to_ms: int, ttl_s: int) -> tuple[int, int]:
+    """What of a span is worth a question: what is older has expired, and nothing is decided after tomorrow."""
+    now_ms = time.time_ns() // 1_000_000
+    return max(from_ms, now_ms - 1000 * ttl_s), min(to_ms, now_ms + DAY_MS)

@@ -8,10 +8,12 @@
     rankings.py     GET /v1/rankings: the latest, and the stream of all (server-sent events)
 
     models.py       what requests and answers look like; the OpenAPI document comes from here
+    page.py         GET /docs: the same for people, a page without scripts
     gauges.py       what it counts of itself, for Prometheus
     routes.py       the routes, with health and readiness
     app.py          puts it together
-    server.py       the process: `run`; connection.py, one that says nothing whole is closed
+    server.py       the process: `run`; door.py, so many connections at once; connection.py, one that says nothing
+                    whole is closed
 
 What must not live here: anything that judges a value. A metric is as good as its source's standing in the fold
 (`streams/core/trust.py`), the same for every way in.

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from producers.gateway import guards
+from producers.gateway import guards, page
 from producers.gateway.gauges import Gauges
 from producers.gateway.metrics import Injection
 from producers.gateway.models import Problem, body_adapter
@@ -43,12 +44,20 @@ def make_app(settings: Gateway, publisher: Publisher, tokens: TokenBook, subscri
         finally:
             await asyncio.to_thread(unsubscribe)
 
-    app = FastAPI(title="Proxima gateway", version="1", description=_ABOUT, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="Proxima gateway", version="1", description=_ABOUT, lifespan=lifespan,
+        docs_url=None, redoc_url=None,  # FastAPI's pages run scripts of another origin
+    )  # fmt: skip
     app.state.parts = parts
     app.include_router(router)
     guards.install(app)
     body = adapter.json_schema(ref_template="#/components/schemas/{model}")
     app.openapi = lambda: document(app, body)  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return page.answer(app.openapi())
+
     return Application(guards.Guard(app, settings.body_bytes_max), parts)
 
 

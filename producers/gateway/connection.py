@@ -15,7 +15,7 @@ from schemas.config import Gateway
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's, with a deadline for each request, and one of so many at most."""
+    """Uvicorn's, with a deadline for each request."""
 
     def __init__(self, settings: Gateway, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -24,10 +24,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._settings.connections_max:
-            transport.abort()
-        else:
-            self._arm()
+        self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ import uvicorn
 
 from producers.gateway.app import Application, Subscribe, make_app
 from producers.gateway.connection import Connection
+from producers.gateway.door import Door
 from producers.gateway.tokens import TokenBook
 from producers.publisher import Publisher
 from schemas.config import Gateway, GatewayConfig
@@ -49,12 +51,12 @@ def run(role: GatewayConfig, subscribe: Subscribe) -> None:
     try:
         with _listening(settings) as listener:
             app = make_app(settings, publisher, tokens, subscribe)
-            server = _Server(_uvicorn(settings, app), app, publisher)
+            server = _Server(_uvicorn(settings, app), app, publisher, settings, listener)
             gc.collect()
             gc.freeze()  # what is there for good is not gone through again while requests wait
             host, port = listener.getsockname()[:2]
             log.info("listens on %s:%d%s", host, port, "" if settings.tls_key_file is None else " with TLS")
-            server.run(sockets=[listener])
+            server.run()
             if publisher.refusal is not None:
                 raise publisher.refusal
     finally:
@@ -67,11 +69,33 @@ class _Server(uvicorn.Server):
     It also ends when nothing can be injected any more, now or later: whoever supervises it starts a new one.
     """
 
-    def __init__(self, config: uvicorn.Config, app: Application, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Application,
+        publisher: Publisher,
+        settings: Gateway,
+        listener: socket.socket,
+    ) -> None:
         super().__init__(config)
-        self._app, self._publisher = app, publisher
+        self._app, self._publisher, self._settings, self._listener = app, publisher, settings, listener
+        self._door: Door | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        await super().startup(sockets=[])  # it listens to nothing: connections come by the door
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        make = partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self._door = Door(self._settings, make, self.server_state.connections, self.config.ssl)
+        self._door.open(self._listener)
 
     async def on_tick(self, counter: int) -> bool:
+        if self._door is not None:
+            self._door.check()
         return self._publisher.refusal is not None or await super().on_tick(counter)
 
     @contextmanager
@@ -85,6 +109,9 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._door is not None:
+            self._door.shut()
+        self._listener.close()
         self._app.end_streams()
         await super().shutdown(sockets)
 

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Mapping
@@ -99,10 +100,12 @@ def read_tokens(path: Path) -> list[Token]:
 
 
 def write_tokens(path: Path, rows: list[Token]) -> None:
-    """Replace the file as a whole; only its owner may read it."""
+    """Replace the file as a whole; only its owner may read it, and its group where the folder is a group's (setgid)."""
     text = json.dumps({"tokens": [row.model_dump(mode="json") for row in rows]}, indent=2) + "\n"
     number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600
     try:
+        if path.parent.stat().st_mode & stat.S_ISGID:
+            os.fchmod(number, 0o640)
         with os.fdopen(number, "w") as file:
             file.write(text)
             file.flush()

@@ -13,9 +13,10 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.codec import read
-from schemas.connection import Refusal, client_settings, refused
+from schemas.connection import Refusal, client_settings, forbidden, refused
 from schemas.errors import CodecError, KafkaUnavailableError
 from schemas.records import Directive, OperatorDirective
+from schemas.rights import Grant
 from schemas.topics import TOPICS, named
 from schemas.validate import mistakes
 
@@ -88,7 +89,7 @@ def _reach(consumer: Any, refusal: Refusal, topic: str, bootstrap: str) -> None:
     deadline_s = time.monotonic() + _TIMEOUT_S
     while True:
         try:
-            consumer.list_topics(topic, timeout=_STEP_S)
+            found = consumer.list_topics(topic, timeout=_STEP_S).topics[topic]
         except KafkaException:
             consumer.poll(0)  # where callbacks come
             if refusal.what:
@@ -96,6 +97,8 @@ def _reach(consumer: Any, refusal: Refusal, topic: str, bootstrap: str) -> None:
             if time.monotonic() > deadline_s:
                 raise
         else:
+            if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise forbidden([Grant("TOPIC", topic, "READ")], bootstrap)
             return
 
 

@@ -2,7 +2,7 @@
 
     numbers.py      rounding, bounds and quantiles that decisions rest on
     panes.py        probe samples condensed into panes (intake's half)
-    rows.py         rows of panes, as a record has them: which count, and what their failures mean
+    rows.py         rows of panes, as a record has them: which count, where they are cut, what their failures mean
     paths.py        rolling state of a primary's paths, one view an agent and target (decide's half)
     jumps.py        what an agent's last two batches prove alone
     stretch.py      several records taken in together, and the views between them
@@ -15,7 +15,8 @@
     candidates.py   the candidates as configuration and catalogue name them
     baseline.py     weight of a path before anything is measured: proximity and capacity
     weights.py      utilities of what is measured, and the network weight
-    ranking.py      gates, scores, order, mode
+    gates.py        what a candidate has to pass, however good its score
+    ranking.py      scores, order, mode; ranked.py, what they came to and why
     sensitivity.py  how sure an order is, and what would change it
     damping.py      who may not be chosen yet, because it failed: ejection and failback
     directives.py   operators' pins, drains and freezes in force

@@ -17,8 +17,9 @@ import numpy as np
 from schemas.records import Array, Event, Mode
 from streams.core.damping import Damping
 from streams.core.directives import Orders
+from streams.core.gates import DOWN, NO_ROUTE, NOT_READY, UNHEALTHY, VETOED
 from streams.core.holddown import HoldDown, Phase, Proposal, Signal
-from streams.core.ranking import DOWN, NO_ROUTE, NOT_READY, UNHEALTHY, VETOED, Ranked
+from streams.core.ranked import Ranked
 from streams.core.sensitivity import better_probability
 from streams.core.state import part
 

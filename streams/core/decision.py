@@ -27,7 +27,7 @@ from streams.core.directives import Orders
 from streams.core.engine_state import EngineState
 from streams.core.foresight import Foreseen
 from streams.core.prediction import MODEL
-from streams.core.ranking import Ranked, path_weights
+from streams.core.ranked import Ranked, path_weights
 from streams.core.readiness import Outlook, foretold
 from streams.core.reason import and_what_the_network_says, sentence, who_says_unhealthy
 from streams.core.shown import Shown, changes

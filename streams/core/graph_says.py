@@ -10,7 +10,7 @@ import numpy as np
 
 from schemas.records import Array, GraphUpdate, RouteEvent
 from streams.core.numbers import significant
-from streams.core.ranking import Ranked
+from streams.core.ranked import Ranked
 from streams.core.transits import Transits
 
 _ROUTES_AGAIN_MS: Final = 60_000

@@ -17,7 +17,7 @@ from schemas.records import Advice, Policy, ReadinessRequest
 from streams.core.alarms import RELEASE
 from streams.core.foresight import Foreseen
 from streams.core.holddown import HoldDown, Phase
-from streams.core.ranking import Ranked
+from streams.core.ranked import Ranked
 from streams.core.reports import Reports
 
 _AGAIN_MS: Final = 5_000  # a worry that comes and goes asks so often, at most

@@ -11,7 +11,7 @@ from schemas.records import Mode, NetworkVerdict
 from streams.core.choice import Chosen
 from streams.core.directives import Orders
 from streams.core.holddown import HoldDown, Phase, Signal
-from streams.core.ranking import Ranked
+from streams.core.ranked import Ranked
 from streams.core.verdicts import evidence, shares
 
 _SOURCES_MAX: Final = 3

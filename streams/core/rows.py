@@ -1,8 +1,11 @@
-"""Rows of panes, as a record has them: which of them count, which go together, and what their failures mean."""
+"""Rows of panes, as a record has them: which of them count, which go together, where a record of them is cut,
+and what their failures mean.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -29,6 +32,26 @@ def failures(rows: dict[str, Array], width: int) -> tuple[Array, Array]:
         probed = {name: rows[name][part] for name in ("pane_at_ms", "agent_index", "target_index", "outcomes")}
         own[part][_silent_everywhere(probed, failed[part])] = 0
     return failed, own
+
+
+def pieces(panes: PathPanes, bytes_max: int) -> Iterator[PathPanes]:
+    """The panes in records of at most `bytes_max` and a row: an outage's backlog, sent at once, is large.
+
+    Where it is cut follows from the panes alone, so that the same flush has the same parts again.
+    """
+    buckets = panes.columns()["buckets"].astype(np.int64)
+    rows, entries = len(buckets), int(buckets.sum())
+    width = {name: len(getattr(panes, name)) // max(rows, 1) for name in PathPanes.ROWS}
+    entry_width = {name: len(getattr(panes, name)) // max(entries, 1) for name in PathPanes.ENTRIES}
+    end_bytes = np.cumsum(sum(width.values()) + buckets * sum(entry_width.values()))
+    piece = end_bytes // bytes_max
+    starts = np.flatnonzero(np.diff(piece, prepend=-1))
+    entry_at = np.concatenate(([0], np.cumsum(buckets)))
+    for start, end in zip(starts, [*starts[1:], rows], strict=True):
+        cut = {name: getattr(panes, name)[start * size : end * size] for name, size in width.items()}
+        first, last = entry_at[start], entry_at[end]
+        cut |= {name: getattr(panes, name)[first * size : last * size] for name, size in entry_width.items()}
+        yield replace(panes, **cut)
 
 
 def stacked(rows: dict[str, Array], records: int) -> dict[str, Array]:

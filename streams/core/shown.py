@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.records import Array, Event, Policy
-from streams.core.ranking import Ranked
+from streams.core.ranked import Ranked
 
 
 @dataclass(frozen=True, slots=True)

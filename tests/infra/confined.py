@@ -51,10 +51,19 @@ def missing() -> str:
     return f"namespaces of its own ({tried.stderr.strip()})" if tried.returncode else ""
 
 
-def confine(unit: Unit, argv: Sequence[str], *, uid: int, readable: Sequence[Path], state: Path | None) -> list[str]:
+def confine(
+    unit: Unit,
+    argv: Sequence[str],
+    *,
+    uid: int,
+    readable: Sequence[Path],
+    state: Path | None,
+    groups: Sequence[int] = (),
+) -> list[str]:
     """The command line that runs `argv` as user `uid` under the unit's rules; the same process all along.
 
-    `readable`: folders that it needs beside Python and this repository; `state`: the one that it may write.
+    `groups`: the numbers of the unit's `SupplementaryGroups`; `readable`: folders that it needs beside Python and this
+    repository; `state`: the one that it may write.
     """
     plan = {
         "calls": sorted(unit.allowed_calls()),
@@ -63,15 +72,17 @@ def confine(unit: Unit, argv: Sequence[str], *, uid: int, readable: Sequence[Pat
     }
     bounding, ambient = unit.words("CapabilityBoundingSet"), unit.words("AmbientCapabilities")
     filtered = [sys.executable, "-I", __file__, "filter", json.dumps(plan), *argv]
-    return apart(become(uid, bounding, ambient, filtered), readable=readable, state=state)
+    return apart(become(uid, bounding, ambient, filtered, groups=groups), readable=readable, state=state)
 
 
 def become(
-    uid: int, bounding: Sequence[str], ambient: Sequence[str], argv: Sequence[str], *, more_privileges: bool = False
-) -> list[str]:
+    uid: int, bounding: Sequence[str], ambient: Sequence[str], argv: Sequence[str], *, more_privileges: bool = False,
+    groups: Sequence[int] = (),
+) -> list[str]:  # fmt: skip
     """`argv` as this user with these capabilities; `more_privileges`: it may get more by what it executes."""
     return [
-        "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", f"--bounding-set={_only(bounding)}",
+        "setpriv", f"--reuid={uid}", f"--regid={uid}",
+        f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups", f"--bounding-set={_only(bounding)}",
         f"--inh-caps={_only(ambient)}", f"--ambient-caps={_only(ambient)}",
         *([] if more_privileges else ["--no-new-privs"]), *argv,
     ]  # fmt: skip

@@ -118,7 +118,23 @@ def test_what_is_optional_says_where_it_goes_and_widens_nothing_else() -> None:
     assert links.words("CapabilityBoundingSet") == links.words("AmbientCapabilities") == ["CAP_NET_ADMIN"]
     tls = read_unit("proxima-gateway", extra=[SYSTEMD / "optional" / "gateway-tls.conf"])
     assert all(knows("gateway", variable) for variable in tls.environment() if variable.startswith("PROXIMA_"))
-    assert set(tls.credentials()) == {"kafka", "tokens", "tls.crt", "tls.key"}
+    assert set(tls.credentials()) == {"kafka", "tls.crt", "tls.key"}
+
+
+def test_what_changes_while_a_role_runs_is_no_credential_and_no_file_mounted_alone() -> None:
+    """Both stay what they were at the start: a file that is replaced is another one (`test_deployed.py` revokes)."""
+    for name in names():
+        groups = ["proxima-tokens"] if name == "proxima-gateway" else []
+        assert read_unit(name).words("SupplementaryGroups") == groups
+    unit = read_unit("proxima-gateway")
+    tokens = Path(unit.environment()["PROXIMA_GATEWAY__TOKENS_FILE"])
+    assert not {"BindPaths", "BindReadOnlyPaths"} & unit.said.keys()
+    document = (INFRA.parent / "docs" / "deploying.md").read_text()
+    assert f"install -d -m 2750 -g proxima-tokens {tokens.parent}\n" in document
+    assert f"token new --tokens {tokens} " in document
+    gateway = yaml.safe_load((INFRA / "compose.secured.yaml").read_text())["services"]["gateway"]
+    tokens = Path(gateway["environment"]["PROXIMA_GATEWAY__TOKENS_FILE"])
+    assert gateway["volumes"] == [f"./deployed/tokens:{tokens.parent}:ro"], "the folder"
 
 
 _RAISE_LO = """
@@ -225,7 +241,9 @@ def test_a_container_sets_what_its_role_knows_and_no_secret(where: str) -> None:
     assert service.get("entrypoint", ["proxima"]) == (["proxima-raw"] if command[0] == "probe" else ["proxima"])
     for variable, value in service["environment"].items():
         assert "PASSWORD" not in variable or variable.endswith("_FILE"), variable
-        if variable.endswith("_FILE"):
+        if variable == "PROXIMA_GATEWAY__TOKENS_FILE":
+            assert Path(value).parent == Path("/run/tokens"), "digests, which change while it runs"
+        elif variable.endswith("_FILE"):
             assert Path(value).parent == Path("/run/secrets")
             assert Path(value).name in {secret["target"] for secret in service["secrets"]}
         if where.startswith("compose.secured") or not variable.startswith("PROXIMA_REDIS"):

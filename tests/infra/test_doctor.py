@@ -11,18 +11,38 @@ from confluent_kafka.admin import NewTopic
 
 import infra.doctor
 from infra.doctor import examine
+from infra.doctor_roles import ROLES, role, role_of
 from infra.doctor_stores import registry as find_registry
 from infra.doctor_stores import stores
 from infra.findings import BROKEN, OK, WARNING, Finding
 from infra.kafka.admin import admin_client
-from infra.processes import free_ports
+from infra.processes import free_ports, wait_until
 from infra.redis import Store
+from producers.gateway.tokens import new_token, write_tokens
 from producers.publisher import Publisher
-from schemas.config import ClientConfig, Kafka, Redis, Registry, SinkConfig
+from schemas.actuators import ActuatorsConfig
+from schemas.config import (
+    ClientConfig,
+    Gateway,
+    GatewayConfig,
+    Kafka,
+    Metrics,
+    ProbeConfig,
+    ReadinessConfig,
+    Redis,
+    Registry,
+    RespondConfig,
+    RoutesConfig,
+    SinkConfig,
+    Worker,
+    WorkerConfig,
+    load,
+)
 from schemas.records import DeadLetter, ReadinessCheck, ReadinessReport, Reason
 from schemas.topics import TOPICS, named
-from tests.infra.commands import proxima, succeeds
+from tests.infra.commands import ROOT, proxima, running, succeeds
 from tests.infra.conftest import Topics
+from tests.producers.gateway.serving import certified
 from tests.registry import RegistryServer
 
 
@@ -199,3 +219,93 @@ def test_agents_that_spoke_for_a_region_not_theirs_are_named(topics: Topics) -> 
     assert "3 FOREIGN_AGENT (the last by decide of observations: elsewhere/1: not among" in found.found
     assert "1 MALFORMED" in found.found
     assert "`agents`" in found.do
+
+
+@pytest.mark.parametrize(("name", "its"), {
+    "actuators": ActuatorsConfig, "cassandra": SinkConfig, "dynamodb": SinkConfig, "gateway": GatewayConfig,
+    "probe": ProbeConfig, "readiness": ReadinessConfig, "respond": RespondConfig, "routes": RoutesConfig,
+    "sink": SinkConfig, "webhook": SinkConfig, "worker": WorkerConfig,
+}.items())  # fmt: skip
+def test_a_files_role_is_known_by_its_sections(name: str, its: type) -> None:
+    path = ROOT / "infra" / "examples" / f"{name}.toml"
+    assert role_of(path) is its
+    assert its in ROLES
+    assert isinstance(load(its, path, {}), its)
+
+
+def test_a_file_of_nobodys_is_any_clients(tmp_path: Path) -> None:
+    (tmp_path / "kafka.toml").write_text('[kafka]\nbootstrap = "broker-1:9092"\n')
+    assert role_of(tmp_path / "kafka.toml") is role_of(None) is SinkConfig
+
+
+@pytest.mark.kafka
+def test_any_roles_file_is_judged_whole_and_by_what_that_role_needs(topics: Topics, tmp_path: Path) -> None:
+    def judged(text: str, code: int | None = None) -> dict[str, dict[str, str]]:
+        (tmp_path / "role.toml").write_text(text)
+        done = proxima("doctor", "--config", tmp_path / "role.toml", "--json", **topics.environment)
+        assert code is None or done.returncode == code, done
+        return {f["name"]: f for f in json.loads(done.stdout or "[]")}
+
+    probe = '[probe]\nagent_id = "a"\nprimary_region = "eu"\n[[probe.targets]]\nregion = "us"\naddress = "127.0.0.1"\n'
+    found = judged(probe)
+    assert found["kafka"]["status"] == OK
+    assert {"topics", "clock", "icmp sockets"} <= found.keys()
+    assert not {"redis", "java", "tokens", "metrics"} & found.keys(), "an agent has nothing to do with them"
+    assert judged(f"{probe}probes_per_tik = 2\n", 1) == {}, "a mistake in the role's own section"
+    nobody, registry_at = free_ports(2)
+    found = judged(f'{probe}[metrics]\nport = {nobody}\n[registry]\nurl = "http://127.0.0.1:{registry_at}"\n', 1)
+    assert found["metrics"]["status"] == WARNING
+    assert str(nobody) in found["metrics"]["found"]
+    assert found["registry"]["status"] == BROKEN
+    assert judged("[respond]\nport = 0\n", 0) == {}, "it has nothing to do with Kafka"
+    tokens = tmp_path / "tokens.json"
+    found = judged(f'[gateway]\ntokens_file = "{tokens}"\n', 1)
+    assert found["tokens"]["status"] == BROKEN
+    assert "proxima gateway token new" in found["tokens"]["do"]
+
+
+def test_a_gateways_tokens_and_certificate_are_looked_at(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.json"
+    certificate, key = certified(tmp_path)
+    settings = Gateway(tokens_file=tokens, tls_certificate_file=certificate, tls_key_file=key)
+
+    def found() -> dict[str, str]:
+        return {f.name: f.status for f in role(GatewayConfig(gateway=settings))}
+
+    write_tokens(tokens, [])
+    assert found() == {"tokens": WARNING, "certificate": OK}
+    write_tokens(tokens, [new_token("cdn-logs")[1]])
+    assert found() == {"tokens": OK, "certificate": OK}
+    tokens.write_text("{}")
+    key.write_bytes(certificate.read_bytes())
+    assert found() == {"tokens": BROKEN, "certificate": BROKEN}
+
+
+def test_an_actuators_token_that_cannot_be_read_is_broken(tmp_path: Path) -> None:
+    file, token = tmp_path / "actuators.toml", tmp_path / "token"
+    file.write_text(
+        f'[[providers]]\nname = "edge"\nurl = "http://127.0.0.1:1"\ntoken_file = "{token}"\n[[providers.tasks]]\n'
+        'primary = "eu"\nremedy = "standby"\ncircuit = "C-1"\nusual_bps = 1000\nvalue_max = 10000\n'
+    )
+    config = load(role_of(file), file, {})
+    assert [(f.name, f.status) for f in role(config)] == [("provider edge", BROKEN)]
+    token.write_text("secret")
+    [finding] = role(config)
+    assert finding.status == OK
+    assert "secret" not in finding.found
+
+
+def test_metrics_that_are_served_say_whether_the_role_is_ready(tmp_path: Path) -> None:
+    [first] = free_ports(1)
+    every = WorkerConfig(metrics=Metrics(port=first), worker=Worker(stages=("intake", "decide")))
+    assert [f.found.split(":")[1].split("/")[0] for f in role(every)] == [str(first), str(first + 1)], "a stage each"
+    serving = RespondConfig(metrics=Metrics(port=first))
+    variables = {
+        "PROXIMA_METRICS__PORT": str(first),
+        "PROXIMA_RESPOND__PORT": "0",
+        "PROXIMA_RESPOND__BIND": "127.0.0.1",
+    }
+    with running("respond", log_path=tmp_path / "respond.log", **variables) as child:
+        wait_until(lambda: [f.status for f in role(serving)] == [OK], 30, "it to be ready", children=[child])
+    [finding] = role(serving)
+    assert finding.status == WARNING

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,7 +21,6 @@ import psutil
 import pytest
 
 from infra.processes import ChildProcess, free_ports, wait_until
-from producers.gateway.tokens import new_token, write_tokens
 from producers.privileges import CAP_NET_RAW
 from producers.publisher import Publisher
 from schemas.records import ActionResult, BandwidthMeasurement, Outcome, ProbeBatch, ReadinessReport
@@ -37,6 +37,7 @@ pytestmark = [
 
 PRIMARY: Final = "eu-west-1"
 UID_FIRST: Final = 61_001  # nobody's: systemd, too, takes numbers without an account
+GROUPS: Final = {"proxima-tokens": 61_900}
 STAGES: Final = ("intake", "decide", "overview")
 # Units whose role on Kafka is not what their name says.
 ROLES: Final = {"proxima-sink@jsonlines": "sink"}
@@ -52,13 +53,12 @@ class Machine:
         shutil.copy(secured.guard.ca_pem, self.etc / "ca.pem")
         self.children: dict[str, ChildProcess] = {}
 
-    def start(self, name: str, config: str = "", credentials: dict[str, str] | None = None) -> None:
+    def start(self, name: str, config: str = "") -> None:
         uid = UID_FIRST + len(self.children)
         held, state = self._folder / f"{name}.credentials", self._folder / f"{name}.state"
         unit = read_unit(name, credentials=str(held), state=str(self._folder))
         role = ROLES.get(name) or name.removeprefix("proxima-").removeprefix("stage@")
         given = {"kafka": self.secured.password_file(role).read_text()} if "kafka" in unit.credentials() else {}
-        given |= credentials or {}
         assert given.keys() == unit.credentials().keys()
         for folder in (held, state):
             folder.mkdir(mode=0o700)
@@ -78,13 +78,21 @@ class Machine:
             uid=uid,
             readable=[self.etc, held],
             state=state if "StateDirectory" in unit.said else None,
+            groups=[GROUPS[group] for group in unit.words("SupplementaryGroups")],
         )
         kept = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        child = ChildProcess.start(
-            argv, name=name, log_path=self._folder / f"{name}.log", env={**kept, **unit.environment()}
-        )
+        said = {key: value.replace("/etc/proxima", str(self.etc)) for key, value in unit.environment().items()}
+        child = ChildProcess.start(argv, name=name, log_path=self._folder / f"{name}.log", env={**kept, **said})
         self.children[name] = child
         self._stack.callback(child.kill)
+
+    def folder_of(self, group: str, name: str) -> Path:
+        """As `install -d -m 2750 -g GROUP /etc/proxima/NAME` makes it."""
+        folder = self.etc / name
+        folder.mkdir()
+        os.chown(folder, 0, GROUPS[group])
+        folder.chmod(0o2750)
+        return folder
 
     def state(self, name: str) -> Path:
         return self._folder / f"{name}.state"
@@ -134,10 +142,9 @@ def test_every_unit_works_with_no_more_than_it_is_given(machine: Machine, tmp_pa
             "proxima-routes", f'[routes]\nagent_id = "eu/b"\nprimary_region = "{PRIMARY}"\nport = {bmp_port}\n'
         )
         machine.start("proxima-sink@jsonlines")
-        token, row = new_token("cdn-logs", records_per_s=100.0, burst=100)
-        write_tokens(tmp_path / "tokens.json", [row])
-        machine.start("proxima-gateway", f"[gateway]\nport = {http_port}\n",
-                      {"tokens": (tmp_path / "tokens.json").read_text()})  # fmt: skip
+        tokens = machine.folder_of("proxima-tokens", "gateway") / "tokens.json"
+        token = succeeds("gateway", "token", "new", "--source", "cdn-logs", "--tokens", tokens).strip()
+        machine.start("proxima-gateway", f"[gateway]\nport = {http_port}\n")
         machine.start("proxima-actuators", _actuators())
         # The worker is its three stages in one process tree: the test below holds their units to the same.
         assert set(names()) - machine.children.keys() == {"proxima-worker"}
@@ -164,6 +171,13 @@ def test_every_unit_works_with_no_more_than_it_is_given(machine: Machine, tmp_pa
         machine.wait(lambda: _connects(bmp_port), "the route monitor to listen")
         machine.wait(lambda: _ranking_served(http_port, token), "the gateway to know its token and a ranking")
         assert (machine.state("proxima-actuators") / "actuators.sqlite").exists()
+        other = succeeds("gateway", "token", "new", "--source", "other", "--tokens", tokens).strip()
+        machine.wait(lambda: _ranking_served(http_port, other), "a new token to be known, without a restart")
+        succeeds("gateway", "token", "revoke", token.split("_")[1], "--tokens", tokens)
+        machine.wait(lambda: _ranking_status(http_port, token) == 401, "the revoked one to be refused")
+        assert _ranking_served(http_port, other)
+        assert stat.S_IMODE(tokens.stat().st_mode) == 0o640
+        assert (tokens.stat().st_uid, tokens.stat().st_gid) == (0, GROUPS["proxima-tokens"]), "to be read, not written"
 
         for name, child in machine.children.items():
             _holds_no_more_than_its_unit_says(name, child.pid)
@@ -221,9 +235,13 @@ def _connects(port: int) -> bool:
 
 
 def _ranking_served(port: int, token: str) -> bool:
+    return _ranking_status(port, token) == 200
+
+
+def _ranking_status(port: int, token: str) -> int:
     try:
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/rankings/{PRIMARY}", trust_env=False,
                            headers={"Authorization": f"Bearer {token}"})  # fmt: skip
     except httpx.TransportError:
-        return False
-    return answer.is_success
+        return 0
+    return answer.status_code

@@ -354,7 +354,7 @@ def test_kcat_injects_by_the_file_that_the_documents_show(secured: Secured, tmp_
         (tmp_path / "kcat.conf").write_text(text)
         argv = ["bash", "-euo", "pipefail", "-c", script.replace("kcat -", "kcat -F kcat.conf -")]
         said = subprocess.run(argv, cwd=tmp_path, env=kcat.environment(tmp_path), capture_output=True, text=True,
-                              timeout=60, check=False)  # fmt: skip
+                              errors="replace", timeout=60, check=False)  # fmt: skip
         assert said.returncode == 0, said.stderr
         return said.stdout
 
@@ -373,14 +373,69 @@ def test_a_certificate_that_nobody_vouches_for_is_one_clear_line(secured: Secure
 
 def test_a_worker_without_its_rights_says_all_that_it_lacks(secured: Secured) -> None:
     said = fails(1, "worker", "--stages", "intake", **secured.environment("injector"))
-    assert "not allowed: READ and WRITE on probe-samples, READ on bgp-events" in said
+    assert "user proxima-injector is not allowed: READ and WRITE on probe-samples, READ on bgp-events" in said
     assert "READ on group proxima-intake" in said
-    assert "`proxima topics acls` says what each role needs" in said
+    assert "come as `intake` or `worker`; `proxima topics acls` says what each role needs" in said
 
 
 def test_a_sink_without_its_rights_says_so(secured: Secured, tmp_path: Path) -> None:
     variables = secured.environment("injector", PROXIMA_JSONLINES__PATH=str(tmp_path / "x.jsonl"))
-    assert "grant READ on the sink's topics and on its group" in fails(1, "sink", "jsonlines", **variables)
+    said = fails(1, "sink", "jsonlines", **variables)
+    assert said.startswith("proxima: user proxima-injector is not allowed: READ on ")
+    assert re.search(r"come as .*`sink`", said)
+
+
+LACKING: Final = {  # who wants to do what: what is missing, and as whom it could be done
+    ("subscriber", "inject eu us latency_ms 5"): ("WRITE on injected-metrics", "`injector` or `gateway`"),
+    ("operator", "inject eu us latency_ms 5"): ("WRITE on injected-metrics", "`injector` or `gateway`"),
+    ("injector", "direct freeze --because b --for 1h"): ("READ on failover-config", "`admin` or `worker`"),
+    ("store", "direct freeze --because b --for 1h"): ("WRITE on failover-config", "`operator`"),
+    ("probe", "tail probe-samples"): ("READ on probe-samples", "`intake`, `operator`, `admin` or `worker`"),
+    ("subscriber", "topics create"): ("CREATE on probe-samples", "`admin`"),
+    ("operator", "topics acls --check"): ("DESCRIBE on the cluster", "`admin`"),
+    ("injector", "topics acls --apply"): ("ALTER on the cluster", "`admin`"),
+    ("probe", "sink redis"): ("READ on failover-rankings", "`operator`, `admin` or `worker`"),
+    ("probe", "sink actuators"): ("READ on failover-config", "`operator`, `admin` or `worker`"),
+    ("subscriber", "sink jsonlines"): ("READ on group proxima-sink-jsonlines", "`sink`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("role", "command"), LACKING)
+def test_whoever_lacks_a_right_is_told_which_and_who_has_it(
+    secured: Secured, role: str, command: str, tmp_path: Path
+) -> None:
+    arguments = command.split()
+    if command in _FILES:
+        (tmp_path / "role.toml").write_text(_FILES[command].replace("LOG", str(tmp_path / "log")))
+        arguments += ["--config", str(tmp_path / "role.toml")]
+    said = fails(1, *arguments, **secured.environment(role))
+    right, holders = LACKING[role, command]
+    assert f"user proxima-{role} is not allowed: {right} " in said
+    assert re.search(f"come as [^;]*{holders}; `proxima topics acls` says what each role needs", said)
+
+
+SERVICES_LACKING: Final = {
+    ("injector", "probe"): "measurements are refused: user proxima-injector is not allowed: WRITE on probe-samples: "
+                           "come as `probe`, `intake` or `worker`;",
+    ("subscriber", "probe"): "proxima: user proxima-subscriber is not allowed: WRITE on any topic ",
+    ("injector", "routes"): "proxima: user proxima-injector is not allowed: READ on failover-config ",
+    ("injector", "readiness"): "proxima: user proxima-injector is not allowed: READ on failover-config ",
+    ("probe", "gateway"): "rankings cannot be read: user proxima-probe is not allowed: READ on failover-rankings ",
+    ("subscriber", "gateway"): "proxima: user proxima-subscriber is not allowed: WRITE on any topic ",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("role", "command"), SERVICES_LACKING)
+def test_a_service_that_lacks_a_right_says_which(secured: Secured, role: str, command: str, tmp_path: Path) -> None:
+    (tmp_path / "role.toml").write_text(_FILES[command])
+    (tmp_path / "tokens.json").write_text('{"tokens": []}')
+    log, said = tmp_path / "role.log", SERVICES_LACKING[role, command]
+    variables = secured.environment(role, PROXIMA_GATEWAY__TOKENS_FILE=str(tmp_path / "tokens.json"))
+    with running(command, "--config", str(tmp_path / "role.toml"), log_path=log, **variables) as child:
+        wait_until(lambda: said in log.read_text(), 30, said)
+        assert "Traceback" not in log.read_text()
+        if said.startswith("proxima: "):
+            assert child.wait(20) == 1
 
 
 def test_the_brokers_log_says_who_was_refused(secured: Secured) -> None:
@@ -420,7 +475,10 @@ def test_what_goes_beyond_the_table_is_named(secured: Secured) -> None:
         assert acls.missing(bootstrap, other) == other
     said = fails_with("topics", "acls", "--check", **secured.environment("admin"))
     assert "beyond the table: User:mallory may WRITE topic failover-config" in said.splitlines()
-    with coming_as(secured, "probe") as bootstrap, pytest.raises(KafkaUnavailableError, match="no right to DESCRIBE"):
+    with (
+        coming_as(secured, "probe") as bootstrap,
+        pytest.raises(KafkaUnavailableError, match="not allowed: DESCRIBE on the cluster"),
+    ):
         acls.missing(bootstrap, every)
 
 

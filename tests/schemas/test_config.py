@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from infra.configuration import read_draft
 from schemas.config import (
@@ -165,6 +166,17 @@ def test_the_examples_load_and_say_the_defaults(file: str, role: type[RoleConfig
         assert destination == Destination(**given), "an example that differs from the defaults should say why"
     elif role not in (ProbeConfig, ReadinessConfig, RoutesConfig):
         assert found == role(), "an example that differs from the defaults should say why"
+
+
+@pytest.mark.parametrize("url", [
+    "https://exa mple.com/", "https://h.example/\r\nX: y", "https://h..example/", "https://.h/", "https://h.example:0/",
+    "https://h\u00e9.example/", "ftp://h.example/", "https:///x", "https://user@h.example/", "http://h.example/",
+])  # fmt: skip
+def test_what_can_be_no_address_of_a_webhook_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(ValidationError, match="url"):
+        Destination(name="d", url=url, secret_env=("S",))
+    for good in ("https://h.example", "https://h.example.:8443/a?b=%20", "https://[2001:db8::1]/", "http://localhost/"):
+        assert Destination(name="d", url=good, secret_env=("S",)).url == good
 
 
 @pytest.mark.parametrize("file", ["regions.toml", "config.toml", "remedies.toml"])

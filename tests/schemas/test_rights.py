@@ -20,7 +20,7 @@ from schemas.records import (
     ReadinessRequest,
     RemedyReport,
 )
-from schemas.rights import RIGHTS, Grant, grants, roles
+from schemas.rights import RIGHTS, Grant, grants, holders, roles
 from schemas.topics import TOPICS
 from sinks import kept
 from sinks.actuators.sink import ActuatorsSink
@@ -108,3 +108,18 @@ def test_a_worker_of_all_stages_has_the_rights_of_each() -> None:
     stages = {grant for name in ("intake", "decide", "overview") for grant in grants(name)}
     assert set(grants("worker")) == stages
     assert Grant("TOPIC", "failover-config", "WRITE") not in stages
+
+
+@pytest.mark.parametrize("prefix", ["", "second-"])
+def test_every_right_of_the_table_leads_back_to_the_roles_that_have_it(prefix: str) -> None:
+    for role in roles():
+        for grant in grants(role, prefix):
+            asked = grant._replace(name=f"{grant.name}1", is_prefix=False) if grant.is_prefix else grant
+            assert role in holders([asked])
+    assert holders([Grant("TOPIC", f"{prefix}injected-metrics", "WRITE")]) == ("injector", "gateway")
+    assert holders([Grant("TOPIC", f"{prefix}failover-config", "WRITE")]) == ("operator",)
+    assert holders([Grant("GROUP", f"{prefix}proxima-sink-redis", "READ")]) == ("sink",)
+    assert "probe" in holders([Grant("TOPIC", f"{prefix}probe-samples", "DESCRIBE")]), "to write includes it"
+    both = [Grant("TOPIC", f"{prefix}{name}", "READ") for name in ("path-weights", "failover-config")]
+    assert set(holders(both)) == {"store", "operator", "admin"}, "all of them, by one role"
+    assert holders([Grant("TOPIC", f"{prefix}nowhere", "READ")]) == ()

@@ -191,6 +191,10 @@ class EveryStore:
         until = ("--from", str(AT_MS), "--to", str(AT_MS + 60_000), "--config", config)
         rankings = lines("history", P, "--json", *until)
         assert [r["sequence"] for r in rankings] == [1, 2, 3]
+        far = ("--from", str(AT_MS), "--to", "2200-01-01T00:00:00Z", "--config", config)
+        assert len(lines("history", P, "--metrics", "--json", *far)) == 3 * len(TARGETS)
+        assert "not before --to" in fails(2, "history", P, "--from", "-10m", "--to", "-20m", "--config", config)
+        assert "can be no region's name" in fails(2, "history", "EU WEST", "--config", config)
         shown = succeeds("history", P, *until).splitlines()
         assert len(shown) == 3
         assert "2023-11-14 22:13:21 UTC  1  us-west-2  NORMAL  HOLD" in shown[0]

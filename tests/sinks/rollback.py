@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def rolled_back_to_any_version(store: StoreTarget, pipeline: Pipeline, tmp_path:
         assert third.potential_failover_regions == first.potential_failover_regions
         succeeds("config", "rollback", "us-east-1", "--to", "2", *config, **env)
         fourth = versions(4)[-1]
-        assert (fourth.based_on, fourth.policy) == (3, second.policy)
+        assert (fourth.based_on, fourth.author, fourth.policy) == (3, getpass.getuser(), second.policy)
         shown = lines("config", "history", "us-east-1", "--json", *config, **env)
         assert [v["configuration"]["version"] for v in shown] == [1, 2, 3, 4]
         assert "version 3  by me" in succeeds("config", "history", "us-east-1", *config, **env).splitlines()[-2]

@@ -10,6 +10,7 @@ import pytest
 from infra import doctor_stores as doctor
 from infra.findings import BROKEN, OK
 from infra.stores.servers import DynamoDbServer
+from schemas.errors import StoreUnavailableError
 from tests.sinks.conftest import Pipeline
 from tests.sinks.every_store import EveryStore
 from tests.sinks.rollback import rolled_back_to_any_version
@@ -48,6 +49,19 @@ def store(shared: DynamoDbTarget) -> DynamoDbTarget:
 
 class TestDynamoDb(EveryStore):
     pass
+
+
+def test_without_credentials_it_says_what_to_set(
+    new_store: DynamoDbTarget, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StoreUnavailableError) as raised:
+        new_store.reader().migrate()
+    assert "AWS_ACCESS_KEY_ID" in raised.value.do
 
 
 def test_the_doctor_tells_whether_the_tables_are_there(new_store: DynamoDbTarget, store: DynamoDbTarget) -> None:

@@ -177,7 +177,7 @@ def test_an_outage_opens_the_stores_breaker_which_the_doctor_sees_and_its_return
     publish(pipeline.bootstrap, pipeline.prefix, [ranking(sequence=1)])
     with pipeline.running(target.open(pipeline.prefix)) as runner:
         wait_until(lambda: target.served(pipeline.prefix) == {PRIMARIES[0]: 1}, 20, "the first ranking")
-        wait_until(lambda: "closed" in sinks(pipeline.bootstrap, pipeline.prefix).found, 20, "a first commit")
+        wait_until(lambda: sinks(pipeline.bootstrap, pipeline.prefix).found == "test: 0 behind", 20, "a first commit")
         assert runner.breaker.status().state is State.CLOSED
         target.destroy()
         publish(pipeline.bootstrap, pipeline.prefix, [ranking(sequence=2)])
@@ -186,9 +186,13 @@ def test_an_outage_opens_the_stores_breaker_which_the_doctor_sees_and_its_return
         assert status.state is not State.CLOSED
         assert status.reason
         wait_until(lambda: sinks(pipeline.bootstrap, pipeline.prefix).status == WARNING, 20, "the doctor to see it")
-        assert "test: breaker OPEN for" in sinks(pipeline.bootstrap, pipeline.prefix).found
+        assert "test: 1 behind, breaker OPEN for" in sinks(pipeline.bootstrap, pipeline.prefix).found
         target.mend()
         wait_until(lambda: target.served(pipeline.prefix) == {PRIMARIES[0]: 2}, 20, "the second ranking")
         # The store may be read before the flush that wrote to it has returned.
         wait_until(lambda: runner.breaker.status().state is State.CLOSED, 20, "its breaker to close")
         wait_until(lambda: sinks(pipeline.bootstrap, pipeline.prefix).status == OK, 20, "the doctor to see that")
+    assert sinks(pipeline.bootstrap, pipeline.prefix).status == OK, "nobody is there, and nothing is behind"
+    publish(pipeline.bootstrap, pipeline.prefix, [ranking(sequence=3)])
+    found = sinks(pipeline.bootstrap, pipeline.prefix)
+    assert (found.status, found.found) == (WARNING, "test: no process is there, 1 behind")

@@ -1,20 +1,22 @@
-"""Connections that nobody uses: half-sent requests, and too many of them."""
+"""Connections that nobody uses: half-sent requests, handshakes that never end, and too many of them."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from infra.kafka.cluster import Broker
-from infra.processes import wait_until
-from tests.producers.gateway.serving import Serving, metric, serving
+from infra.processes import free_ports, wait_until
+from tests.producers.gateway.serving import Serving, certified, metric, serving
 
 pytestmark = pytest.mark.kafka
 REQUEST_S, CONNECTIONS_MAX = 0.5, 30
@@ -32,6 +34,28 @@ def bounded(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     limits: dict[str, Any] = {"REQUEST_S": REQUEST_S, "CONNECTIONS_MAX": CONNECTIONS_MAX, "HEARTBEAT_S": 0.3}
     with serving(kafka.bootstrap, folder, **limits) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("gateway")
+    certificate, key = certified(folder)
+    limits: dict[str, Any] = {"REQUEST_S": REQUEST_S, "CONNECTIONS_MAX": CONNECTIONS_MAX}
+    files = {"TLS_CERTIFICATE_FILE": certificate, "TLS_KEY_FILE": key}
+    nobody = f"127.0.0.1:{free_ports(1)[0]}"
+    with serving(nobody, folder, prefix="tls-", scheme="https", **limits, **files) as found:
+        yield found
+
+
+def trusting(gateway: Serving) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=gateway.tokens_file.with_name("certificate.pem"))
+
+
+def client_hello(context: ssl.SSLContext) -> bytes:
+    sent = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="127.0.0.1").do_handshake()
+    return sent.read()
 
 
 def connected(gateway: Serving) -> socket.socket:
@@ -105,7 +129,49 @@ def test_one_connection_too_many_is_closed_and_the_others_are_served(bounded: Se
     assert bounded.client().get("/healthz").status_code == 200, "there is room again"
 
 
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0], ids=["nothing", "half a hello", "a hello, and no more"])
+def test_a_handshake_that_never_ends_is_closed_in_time_and_the_others_are_served(
+    encrypted: Serving, part: float
+) -> None:
+    context = trusting(encrypted)
+    hello = client_hello(context)
+    client = encrypted.client(verify=context)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(encrypted)) for _ in range(CONNECTIONS_MAX // 2)]
+        begun_s = time.monotonic()
+        for each in silent:
+            each.sendall(hello[: int(part * len(hello))])
+        assert client.get("/healthz").status_code == 200
+        for each in silent:
+            rest(each)
+        took_s = time.monotonic() - begun_s
+        assert REQUEST_S / 2 < took_s < 8, "the deadline is ours: asyncio's own is a minute"
+        assert client.get("/healthz").status_code == 200
+
+
+def test_handshakes_that_are_under_way_count_as_connections(encrypted: Serving) -> None:
+    client = encrypted.client(verify=trusting(encrypted))
+    assert client.get("/healthz").status_code == 200  # its connection stays
+    with ExitStack() as stack:
+        many = [stack.enter_context(connected(encrypted)) for _ in range(3 * CONNECTIONS_MAX)]
+        begun_s = time.monotonic()
+        assert rest(many[-1]) == b""
+        assert time.monotonic() - begun_s < REQUEST_S, "at once"
+        assert client.get("/healthz").status_code == 200
+        assert len(psutil.Process(encrypted.child.pid).net_connections("tcp")) < 2 * CONNECTIONS_MAX
+        for each in many:
+            rest(each)
+    assert encrypted.client(verify=trusting(encrypted)).get("/healthz").status_code == 200, "there is room again"
+
+
 def test_it_takes_the_descriptors_that_it_may_have(bounded: Serving) -> None:
     limits = Path(f"/proc/{bounded.child.pid}/limits").read_text()
     soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
     assert hard == "unlimited" or int(soft) >= min(int(hard), 65_536)
+
+
+def test_silent_handshakes_hold_up_no_farewell(encrypted: Serving) -> None:
+    """The last of this file: it ends the gateway."""
+    with connected(encrypted):
+        assert encrypted.child.stop() == 0
+    assert "Traceback" not in encrypted.child.log_tail(50)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from infra.processes import free_ports, wait_until
 from producers.client import Injector
 from schemas.errors import GatewayError, KafkaUnavailableError
 from tests.pipeline import say
-from tests.producers.gateway.serving import eventually, metric, serving
+from tests.producers.gateway.serving import certified, eventually, metric, serving
 
 pytestmark = pytest.mark.kafka
 
@@ -119,12 +118,7 @@ def test_the_client_of_three_lines_waits_for_the_broker_and_says_what_was_wrong(
 
 
 def test_with_a_certificate_it_speaks_tls_and_nothing_else(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = certified(tmp_path)
     nobody = f"127.0.0.1:{free_ports(1)[0]}"
     settings = {"TLS_CERTIFICATE_FILE": certificate, "TLS_KEY_FILE": key}
     with serving(nobody, tmp_path, prefix="tls-", scheme="https", **settings) as gateway:

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from schemas.records import Array, Policy
-from streams.core.ranking import Ranked, rank
+from streams.core.ranked import Ranked
+from streams.core.ranking import rank
 from streams.core.reports import Standing
 from streams.core.views import PathMetrics
 from streams.core.weights import METRICS, Said

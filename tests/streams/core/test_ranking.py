@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.records import Mode
-from streams.core.ranking import (
+from streams.core.gates import (
     DEAD,
     DOWN,
     DRAINED,
@@ -26,6 +26,8 @@ from streams.core.ranking import (
     UNHEALTHY,
     UNKNOWN_REGION,
     VETOED,
+)
+from streams.core.ranked import (
     path_weights,
 )
 from streams.core.weights import METRICS

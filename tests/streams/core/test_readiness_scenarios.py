@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.records import Event, InjectedMetric, Outcome, Policy, ReadinessCheck, ReadinessReport, ReadinessRequest
-from streams.core.ranking import NOT_READY
+from streams.core.gates import NOT_READY
 from streams.refold import Refold
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY

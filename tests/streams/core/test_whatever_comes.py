@@ -31,7 +31,7 @@ from schemas.records import (
     View,
 )
 from schemas.validate import METRICS
-from streams.core.ranking import DEAD
+from streams.core.gates import DEAD
 from tests.streams.core.policy import STATED
 from tests.streams.core.probing import PRIMARY
 from tests.streams.core.story import CATALOGUE, TARGETS, Network, Seen, Story, configuration, new_fold

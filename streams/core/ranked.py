@@ -73,11 +73,11 @@ class Ranked:
 
     @cached_property
     def contributions(self) -> dict[str, Array]:
-        """(regions,) logarithm of each factor, rounded; they sum to that of the score."""
+        """(regions,) logarithm of each factor, rounded; with what sources `moved` they sum to that of the score."""
         baseline = self.policy.baseline_exponent * np.log(self.ranks.baseline[self.cells])
         rows = baseline, *self.parts.contributions, self.parts.uncertainty
         found = dict(zip(("baseline", *METRICS, "uncertainty"), rows, strict=True))
-        found |= self._moved_by_sources(found)
+        found["baseline"] = found["baseline"] - self._lost.sum(axis=0)
         demotion = self.ranks.demotion
         readiness = self.ranks.readiness
         if readiness is not None and np.count_nonzero(readiness[self.cells]):
@@ -89,19 +89,31 @@ class Ranked:
             found["shared_risk"] = risk[self.cells]
         return dict(zip(found, significant(np.vstack(list(found.values()))), strict=True))
 
-    def _moved_by_sources(self, measured: dict[str, Array]) -> dict[str, Array]:
-        """(regions,) what each source moved, most first; and the baseline without its part. The last few are one."""
+    @cached_property
+    def moved(self) -> dict[str, Array]:
+        """(regions,) logarithm of what each source moved, rounded, in order of name."""
         said = self.ranks.said
         if said is None or self.parts.moved is None:
             return {}
-        lost = self.policy.baseline_exponent * said.lost[:, self.cells]
-        moved = self.parts.moved + said.sick[:, self.cells] + lost
-        most = np.argsort(-np.abs(moved).max(axis=1), kind="stable")
-        shown = [i for i in most.tolist() if np.count_nonzero(moved[i])]
-        named = {f"injected:{said.sources[i]}": moved[i] for i in shown[:SOURCES_SHOWN]}
-        if len(shown) > SOURCES_SHOWN:
-            named["injected:others"] = moved[shown[SOURCES_SHOWN:]].sum(axis=0)
-        return {"baseline": measured["baseline"] - lost.sum(axis=0), **named}
+        moved = significant(self.parts.moved + said.sick[:, self.cells] + self._lost)
+        return {f"injected:{source}": row for source, row in zip(said.sources, moved, strict=True)}
+
+    @cached_property
+    def _lost(self) -> Array:
+        """(sources, regions) the part of the baseline's logarithm that is theirs."""
+        said = self.ranks.said
+        if said is None or self.parts.moved is None:
+            return np.zeros((0, len(self.regions)))
+        return self.policy.baseline_exponent * said.lost[:, self.cells]
+
+    def _moved_most(self, number: int) -> dict[str, float]:
+        """What sources moved of one region, most first and without those that moved nothing; the last few are one."""
+        moved = {name: float(row[number]) for name, row in self.moved.items() if row[number]}
+        most = sorted(moved, key=lambda name: -abs(moved[name]))
+        shown = {name: moved[name] for name in most[:SOURCES_SHOWN]}
+        if len(most) > SOURCES_SHOWN:
+            shown["injected:others"] = float(significant(sum(moved[name] for name in most[SOURCES_SHOWN:])))
+        return shown
 
     @cached_property
     def _readiness(self) -> Array:
@@ -175,7 +187,7 @@ class Ranked:
                 ineligible_reason=self._said(i),
                 suspicion_ratio=suspicion[i],
                 waits=waits is not None and bool(waits[i]),
-                contributions={name: value[i] for name, value in contributions.items()},
+                contributions={name: value[i] for name, value in contributions.items()} | self._moved_most(i),
                 flip=flip[i],
             )
             for rank, i in enumerate(self.order.tolist(), start=1)

@@ -115,5 +115,5 @@ def _number(count: int, what: str) -> str:
 def _largest_lead(ranked: Ranked, target: str, before: str) -> str:
     """The factor in which the new target is ahead most."""
     new, old = ranked.regions.index(target), ranked.regions.index(before)
-    lead = {name: float(value[new] - value[old]) for name, value in ranked.contributions.items()}
+    lead = {name: float(value[new] - value[old]) for name, value in (ranked.contributions | ranked.moved).items()}
     return max(sorted(lead), key=lambda name: lead[name])

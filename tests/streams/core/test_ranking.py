@@ -57,7 +57,7 @@ def test_contributions_add_up_to_the_logarithm_of_the_score(paths: dict[str, Pat
     """Each is rounded to six digits, and so is the score: half of the sixth digit of each is what may be lacking."""
     result = ranked(paths)
     for i, score in enumerate(result.score):
-        shares = [float(value[i]) for value in result.contributions.values()]
+        shares = [float(value[i]) for value in (result.contributions | result.moved).values()]
         lacking = 0.5e-5 * (sum(map(abs, shares)) + 1) + 1e-9
         assert abs(sum(shares) - math.log(score)) <= lacking
 

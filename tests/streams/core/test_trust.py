@@ -48,6 +48,12 @@ def contribution(story: Story, target: str, source: str) -> float:
     return candidate.contributions.get(f"injected:{source}", 0.0)
 
 
+def injected(story: Story, target: str) -> dict[str, float]:
+    """What the last ranking says that sources moved of a candidate."""
+    (candidate,) = [c for c in story.last.candidates if c.region_id == target]
+    return {name: moved for name, moved in candidate.contributions.items() if name.startswith("injected:")}
+
+
 def trust_of(story: Story) -> Trust:
     return story.fold.engines[PRIMARY]._state.injected.trust
 
@@ -109,9 +115,27 @@ def test_a_hundred_names_have_no_more_of_the_say_than_all_sources_may() -> None:
     for story in (lied, honest):
         story.run(1, CALM)
     assert 0 > moved(lied, honest, "t-1") >= -INJECTED_SHARE * -math.log(STATED.utility_floor)
-    named = [name for name in lied.last.candidates[0].contributions if name.startswith("injected:")]
+    named = injected(lied, "t-1")
     assert len(named) == 9
     assert "injected:others" in named
+
+
+def test_of_each_candidate_those_are_named_who_moved_it_most_and_nobody_who_moved_nothing() -> None:
+    story = Story.begun()
+    story.run(60, CALM)
+    for number in range(12):
+        story.say(metric(story, f"of-1-{number:02}", "t-1", "latency_ms", 100.0 + 50 * number))
+    story.say(metric(story, "of-2", "t-2", "latency_ms", 300.0))
+    story.say(metric(story, "of-2", "t-1", "bandwidth_bps", 1e15))
+    story.run(1, CALM)
+    assert list(injected(story, "t-2")) == ["injected:of-2"]
+    assert injected(story, "t-3") == {}
+    of_1 = injected(story, "t-1")
+    assert set(of_1) == {*(f"injected:of-1-{number:02}" for number in range(4, 12)), "injected:others"}
+    assert of_1["injected:of-1-04"] > of_1["injected:of-1-11"], "it cost less"
+    assert all(of_1.values())
+    for candidate in story.last.candidates:
+        assert sum(candidate.contributions.values()) == pytest.approx(math.log(candidate.score), abs=1e-4)
 
 
 def test_a_flood_of_names_and_values_pushes_out_nobody_who_has_agreed() -> None:

@@ -33,6 +33,7 @@ from schemas.records import (
 
 WIDTH: Final = 79
 _COSTS_SHOWN: Final = 3
+_LN_MAX: Final = 700.0  # beyond it no float has the exponential
 _COST_SHOWN_MIN: Final = 0.005  # half a percent of the score is nothing that a place is due to
 
 _BEFORE_UNIT: Final = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|d|Mbit/s)\b|%)")
@@ -50,6 +51,7 @@ _FACTORS: Final = {name: words for name, (words, _, _) in _METRICS.items()} | {
     "prediction": "predicted disruption",
     "shared_risk": "shared risk",
 }
+_INJECTED: Final = "injected:"
 _MODES: Final = {
     "NORMAL": "there is fresh data, and somebody is eligible",
     "THIN": "there is too little fresh data, so the last target is kept",
@@ -286,6 +288,7 @@ def _place(candidate: Candidate, ranking: FailoverRanking, path: PathWeight | No
             _standing(candidate, in_use=in_use),
             *_eligibility(candidate, ranking),
             *_costs(costs, candidate, path),
+            *_raised(candidate),
             *_doubts(candidate),
             *_would_be_first(candidate, flips=flips),
         ],
@@ -325,7 +328,21 @@ def _costs(costs: dict[str, float], candidate: Candidate, path: PathWeight | Non
     return [f"I{listed(said)[1:]}."]
 
 
+def _raised(candidate: Candidate) -> list[str]:
+    """By whom it was said to be better than it is measured: no measured factor is more than its best."""
+    gains = {name: c for name, c in candidate.contributions.items() if name.startswith(_INJECTED) and c > 0}
+    most = sorted(gains, key=lambda name: (-gains[name], name))[:_COSTS_SHOWN]
+    added = {name: math.expm1(min(gains[name], _LN_MAX)) for name in most}
+    return [
+        f"Its {_factor(name, None)} adds {percent(more)} to its score."
+        for name, more in added.items()
+        if candidate.eligible and more >= _COST_SHOWN_MIN
+    ]
+
+
 def _factor(name: str, path: PathWeight | None) -> str:
+    if name.startswith(_INJECTED):
+        return f"report by {clean(name.removeprefix(_INJECTED))}"
     words = _FACTORS.get(name, clean(name).replace("_", " "))
     value = getattr(path, name, None) if name in _METRICS and path is not None else None
     if value is not None:

@@ -132,6 +132,14 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
     assert "Its latency costs it 80 % of the score." in told(candidate(contributions=costs)), "no path weights at all"
 
 
+def test_what_sources_say_of_it_is_told_apart_from_what_is_measured() -> None:
+    moved = {"latency_ms": math.log(0.8), "injected:cdn-logs": math.log(0.9), "injected:lb": math.log(1.2)}
+    said = told(candidate(contributions=moved | {"injected:others": 1e-4}), target_region="us-east-1")
+    assert "Its latency costs it 20 % of the score and its report by cdn-logs costs it 10 %." in said
+    assert "Its report by lb adds 20 % to its score." in said
+    assert "others" not in said, "next to nothing"
+
+
 def test_a_perfect_one_costs_nothing() -> None:
     assert "Nothing costs it much of its score." in told(candidate(contributions={"latency_ms": 0.0}))
 

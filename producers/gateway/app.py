@@ -47,6 +47,7 @@ def make_app(settings: Gateway, publisher: Publisher, tokens: TokenBook, subscri
     app = FastAPI(
         title="Proxima gateway", version="1", description=_ABOUT, lifespan=lifespan,
         docs_url=None, redoc_url=None,  # FastAPI's pages run scripts of another origin
+        redirect_slashes=False,  # it would lead to what the Host header names, in the clear behind whatever ends TLS
     )  # fmt: skip
     app.state.parts = parts
     app.include_router(router)

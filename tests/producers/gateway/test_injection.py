@@ -191,7 +191,11 @@ def test_a_body_that_is_too_large_is_413(gateway: Serving, *, chunked: bool) -> 
 
 def test_what_is_not_there_is_a_problem_too(gateway: Serving) -> None:
     client = gateway.client()
-    for answer, status in ((client.get("/nothing"), 404), (client.put("/v1/metrics"), 405)):
+    for answer, status in (
+        (client.get("/nothing"), 404),
+        (client.post("/v1/metrics/"), 404),
+        (client.put("/v1/metrics"), 405),
+    ):
         assert (answer.status_code, answer.headers["content-type"], answer.json()["status"]) == (
             status,
             PROBLEM,

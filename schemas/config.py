@@ -279,6 +279,7 @@ class Gateway(Section):
     idempotency_s: float = Field(600, ge=1, le=86_400, description="a key is remembered so long")
     idempotency_keys_max: int = Field(10_000, ge=1, description="of one token: the oldest is forgotten")
     streams_max: int = Field(200, ge=1, description="subscribers at once")
+    token_streams_max: int = Field(50, ge=1, description="of them, with one token: it leaves room for others")
     heartbeat_s: float = Field(15.0, ge=0.1, le=300, description="a line on a silent stream, so that it stays open")
     stream_lag_max: int = Field(256, ge=1, description="rankings a subscriber may be behind before it is dropped")
     stream_send_s: float = Field(10.0, ge=0.1, description="one may take so long to take an event")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from infra.cli._options import AsJson, in_use, logged, say, say_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from schemas.records import FailoverRanking
 
 _TokensFile = Annotated[Path, typer.Option("--tokens", metavar="FILE", help="The gateway's tokens_file.")]
 _DEFAULT_TOKENS = Path("tokens.json")
@@ -60,15 +55,13 @@ def gateway(
     if config is None:
         raise typer.BadParameter("say which file", param_hint="--config")
     from infra.rankings import RankingWatch  # noqa: PLC0415
+    from producers.gateway.rankings import REMEMBERED  # noqa: PLC0415
     from producers.gateway.server import run  # noqa: PLC0415
     from schemas.config import GatewayConfig, load  # noqa: PLC0415
 
     role = in_use(logged(load(GatewayConfig, config), "gateway"))
 
-    def subscribe(heard: Callable[[FailoverRanking], None]) -> Callable[[], None]:
-        return RankingWatch(role.kafka, heard).close
-
-    run(role, subscribe)
+    run(role, lambda heard: RankingWatch(role.kafka, heard, REMEMBERED))
 
 
 def new(

@@ -208,6 +208,8 @@ def test_it_says_what_it_counted_and_that_it_is_ready(gateway: Serving) -> None:
     metrics: list[Metric] = [metric() for _ in range(7)]
     assert client.post("/v1/metrics", json={"metrics": metrics}).status_code == 202
     assert client.get("/readyz").json() == {"status": "ok"}
+    heads = [client.head(path) for path in ("/healthz", "/readyz", "/metrics")]
+    assert [(head.status_code, head.content) for head in heads] == 3 * [(200, b"")]
     text = client.get("/metrics").text
     assert 'proxima_gateway_records_total{outcome="accepted",source="counted"} 7.0' in text
     assert 'proxima_gateway_requests_total{route="/v1/metrics",status="202"}' in text

@@ -86,7 +86,7 @@ def new(
     Example:
       proxima gateway token new --source cdn-logs --primary eu-west-1 --metric latency_ms --no-read
     """
-    from producers.gateway.tokens import new_token, read_tokens, write_tokens  # noqa: PLC0415
+    from producers.gateway.tokens import change_tokens, new_token  # noqa: PLC0415
 
     text, row = new_token(
         source,
@@ -97,7 +97,7 @@ def new(
         records_per_s=per_second,
         burst=burst,
     )
-    write_tokens(tokens, [*(read_tokens(tokens) if tokens.exists() else []), row])
+    change_tokens(tokens, lambda rows: [*rows, row])
     if as_json:
         say_json({"token": text, "token_id": row.token_id, "source": row.source})
     else:
@@ -132,12 +132,14 @@ def revoke(
     Example:
       proxima gateway token revoke 3f0c9b2d71a84e56
     """
-    from producers.gateway.tokens import read_tokens, write_tokens  # noqa: PLC0415
+    from producers.gateway.tokens import Token, change_tokens  # noqa: PLC0415
     from schemas.errors import ConfigError  # noqa: PLC0415
 
-    rows = read_tokens(tokens)
-    left = [row for row in rows if row.token_id != token_id]
-    if len(left) == len(rows):
-        raise ConfigError([f"no token {token_id}"], where=str(tokens), do="`proxima gateway token list` says which")
-    write_tokens(tokens, left)
+    def without(rows: list[Token]) -> list[Token]:
+        left = [row for row in rows if row.token_id != token_id]
+        if len(left) == len(rows):
+            raise ConfigError([f"no token {token_id}"], where=str(tokens), do="`proxima gateway token list` says which")
+        return left
+
+    change_tokens(tokens, without)
     say(f"{token_id} is worth nothing any more")

@@ -44,6 +44,7 @@ Subscribe = Callable[[Callable[[Sequence[FailoverRanking]], None]], Subscription
 def make_app(settings: Gateway, publisher: Publisher, tokens: TokenBook, subscribe: Subscribe) -> Application:
     """`subscribe(heard)` begins to tell of rankings, some of one primary at a time: first the last that are there."""
     gauges = Gauges(lambda: publisher.stats.in_flight)
+    gauges.stale_tokens.set_function(lambda: tokens.is_stale)
     adapter = body_adapter(settings.batch_max)
     injection = Injection(settings, adapter, publisher, gauges)
     parts = Parts(settings, tokens, injection, Reached(publisher), gauges)

@@ -274,6 +274,7 @@ class Gateway(Section):
     )
     body_bytes_max: int = Field(1 << 20, ge=1024, le=16 << 20, description="of a request")
     batch_max: int = Field(1000, ge=1, le=10_000, description="metrics in a request")
+    ahead_ms_max: int = Field(5000, ge=0, description="observed_at_ms may be so far ahead of our clock; intake's bound")
     confirm_timeout_s: float = Field(5.0, ge=0.1, le=60, description="the broker confirms within so long, or 503")
     in_flight_max: int = Field(50_000, ge=100, description="unconfirmed records: a bound on memory")
     idempotency_s: float = Field(600, ge=1, le=86_400, description="a key is remembered so long")

@@ -121,7 +121,7 @@ router = APIRouter()
     status_code=202,
     response_model=Accepted,
     summary="Inject one metric, or a batch",
-    responses=_problems(401, 403, 413, 422, 429, 503),
+    responses=_problems(401, 403, 413, 415, 422, 429, 503),
     # The schema is that of the validator itself: `app.document`.
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
 )
@@ -134,6 +134,10 @@ async def post_metrics(
     """202 when the broker has confirmed all of them, and not before. The same `Idempotency-Key` with the same body
     gives the same answer and no second record.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        what = f"a body in {encoding[:40]!r} is not read: send it as it is"
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, what, headers={"Accept-Encoding": "identity"})
     count, repeated = await parts.injection.accept(row, await request.body(), idempotency_key)
     headers = {"Idempotency-Replayed": "true"} if repeated else None
     return Response(f'{{"accepted":{count}}}', 202, headers, media_type="application/json")

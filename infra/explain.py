@@ -143,7 +143,7 @@ def explain(
     `weights`: the same primary's paths when it was decided; None: measured values are left out. `card`: of its model.
     `verdict`: what the whole network said then; None: nothing. `remedies`: what was last said of each.
     """
-    paths = _paths(weights)
+    paths = paths_of(weights)
     age_ms = now_ms - ranking.decided_at_ms
     stale = age_ms > ranking.stale_after_ms
     flips = any(c.flip is not None for c in ranking.candidates)
@@ -179,7 +179,8 @@ def explain(
     )
 
 
-def _paths(weights: PathWeights | None) -> dict[str, PathWeight]:
+def paths_of(weights: PathWeights | None) -> dict[str, PathWeight]:
+    """Each path by its target, of whatever the schema allows."""
     try:
         return weights.paths() if weights is not None else {}
     except ValueError:  # columns of different lengths: nobody knows whose values they are

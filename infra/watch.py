@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from infra.explain import paths_of
 from infra.kafka.reader import TopicReader
 from infra.remedy_words import latest, remedy_sentences
 from infra.scorecards import in_a_line
@@ -168,7 +169,7 @@ def paths(view: View, primary: str, now_ms: int) -> RenderableType:
     if ranking is None:
         return Text(f"no ranking of {primary} yet; `proxima config get {primary}` says whether it is configured",
                     style="yellow")  # fmt: skip
-    weights = view.weights[primary].paths() if primary in view.weights else {}
+    weights = paths_of(view.weights.get(primary))
     prediction = view.predictions.get(primary)
     predicted = {p.target_region: p.probability for p in prediction.paths} if prediction is not None else {}
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
@@ -340,10 +341,10 @@ def _ratio(value: float | None) -> str:
 
 
 def _since(path: PathWeight | None) -> str:
-    return _ago(int(path.age_ms)) if path is not None and path.age_ms is not None else "none"
+    return _ago(path.age_ms) if path is not None and path.age_ms is not None else "none"
 
 
-def _ago(ms: int) -> str:
+def _ago(ms: float) -> str:
     seconds = max(ms, 0) / 1000
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from infra.cli._options import AsJson, in_use, logged, say, say_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from schemas.records import FailoverRanking
 
 _TokensFile = Annotated[Path, typer.Option("--tokens", metavar="FILE", help="The gateway's tokens_file.")]
 _DEFAULT_TOKENS = Path("tokens.json")
@@ -60,15 +55,13 @@ def gateway(
     if config is None:
         raise typer.BadParameter("say which file", param_hint="--config")
     from infra.rankings import RankingWatch  # noqa: PLC0415
+    from producers.gateway.rankings import REMEMBERED  # noqa: PLC0415
     from producers.gateway.server import run  # noqa: PLC0415
     from schemas.config import GatewayConfig, load  # noqa: PLC0415
 
     role = in_use(logged(load(GatewayConfig, config), "gateway"))
 
-    def subscribe(heard: Callable[[FailoverRanking], None]) -> Callable[[], None]:
-        return RankingWatch(role.kafka, heard).close
-
-    run(role, subscribe)
+    run(role, lambda heard: RankingWatch(role.kafka, heard, REMEMBERED))
 
 
 def new(
@@ -93,7 +86,7 @@ def new(
     Example:
       proxima gateway token new --source cdn-logs --primary eu-west-1 --metric latency_ms --no-read
     """
-    from producers.gateway.tokens import new_token, read_tokens, write_tokens  # noqa: PLC0415
+    from producers.gateway.tokens import change_tokens, new_token  # noqa: PLC0415
 
     text, row = new_token(
         source,
@@ -104,7 +97,7 @@ def new(
         records_per_s=per_second,
         burst=burst,
     )
-    write_tokens(tokens, [*(read_tokens(tokens) if tokens.exists() else []), row])
+    change_tokens(tokens, lambda rows: [*rows, row])
     if as_json:
         say_json({"token": text, "token_id": row.token_id, "source": row.source})
     else:
@@ -139,12 +132,14 @@ def revoke(
     Example:
       proxima gateway token revoke 3f0c9b2d71a84e56
     """
-    from producers.gateway.tokens import read_tokens, write_tokens  # noqa: PLC0415
+    from producers.gateway.tokens import Token, change_tokens  # noqa: PLC0415
     from schemas.errors import ConfigError  # noqa: PLC0415
 
-    rows = read_tokens(tokens)
-    left = [row for row in rows if row.token_id != token_id]
-    if len(left) == len(rows):
-        raise ConfigError([f"no token {token_id}"], where=str(tokens), do="`proxima gateway token list` says which")
-    write_tokens(tokens, left)
+    def without(rows: list[Token]) -> list[Token]:
+        left = [row for row in rows if row.token_id != token_id]
+        if len(left) == len(rows):
+            raise ConfigError([f"no token {token_id}"], where=str(tokens), do="`proxima gateway token list` says which")
+        return left
+
+    change_tokens(tokens, without)
     say(f"{token_id} is worth nothing any more")

@@ -39,6 +39,7 @@ def watch(
     """
     from rich.console import Console  # noqa: PLC0415
 
+    from infra.cli._plain import finite  # noqa: PLC0415
     from infra.watch import overview, paths, read_view, run_view  # noqa: PLC0415
 
     kafka = client_config(bootstrap, config, prefix).kafka
@@ -50,7 +51,7 @@ def watch(
     if primary is not None and primary not in view.rankings:
         raise ProximaError(f"there is no ranking of {primary}", where=kafka.bootstrap, do="see `proxima config get`")
     if as_json:
-        facts = view.facts(now_ms)
+        facts = finite(view.facts(now_ms))
         say_json(facts if primary is None else facts[primary])
         return
     console = Console()

@@ -13,7 +13,7 @@
     routes.py       the routes, with health and readiness
     app.py          puts it together
     server.py       the process: `run`; door.py, so many connections at once; connection.py, one that says nothing
-                    whole is closed
+                    whole, or says it without end, is closed
 
 What must not live here: anything that judges a value. A metric is as good as its source's standing in the fold
 (`streams/core/trust.py`), the same for every way in.

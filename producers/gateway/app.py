@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -25,12 +25,26 @@ from schemas.records import FailoverRanking
 _ABOUT: Final = """Metrics that you know better than Proxima's probes go in; rankings of failover targets come out.
 
 Every error is `application/problem+json`. 429 and 503 carry `Retry-After`."""
-Subscribe = Callable[[Callable[[FailoverRanking], None]], Callable[[], None]]
+
+
+class Subscription(Protocol):
+    """To the rankings."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still tells what comes."""
+
+    def close(self) -> None:
+        """It tells nothing more."""
+
+
+Subscribe = Callable[[Callable[[Sequence[FailoverRanking]], None]], Subscription]
 
 
 def make_app(settings: Gateway, publisher: Publisher, tokens: TokenBook, subscribe: Subscribe) -> Application:
-    """`subscribe(heard)` begins to tell of rankings, of the latest of each primary first; what it returns ends that."""
+    """`subscribe(heard)` begins to tell of rankings, some of one primary at a time: first the last that are there."""
     gauges = Gauges(lambda: publisher.stats.in_flight)
+    gauges.stale_tokens.set_function(lambda: tokens.is_stale)
     adapter = body_adapter(settings.batch_max)
     injection = Injection(settings, adapter, publisher, gauges)
     parts = Parts(settings, tokens, injection, Reached(publisher), gauges)
@@ -38,15 +52,17 @@ def make_app(settings: Gateway, publisher: Publisher, tokens: TokenBook, subscri
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         parts.rankings = Rankings(settings, gauges)
-        unsubscribe = await asyncio.to_thread(subscribe, parts.rankings.heard)
+        subscription = await asyncio.to_thread(subscribe, parts.rankings.heard)
+        parts.hears = lambda: subscription.is_alive
         try:
             yield
         finally:
-            await asyncio.to_thread(unsubscribe)
+            await asyncio.to_thread(subscription.close)
 
     app = FastAPI(
         title="Proxima gateway", version="1", description=_ABOUT, lifespan=lifespan,
         docs_url=None, redoc_url=None,  # FastAPI's pages run scripts of another origin
+        redirect_slashes=False,  # it would lead to what the Host header names, in the clear behind whatever ends TLS
     )  # fmt: skip
     app.state.parts = parts
     app.include_router(router)

@@ -38,6 +38,11 @@ class Gauges:
             "Requests answered from memory, by their idempotency key.",
             registry=self.registry,
         )
+        self.stale_tokens = Gauge(
+            "proxima_gateway_tokens_stale",
+            "1 while the tokens' file cannot be read: those of before count, also who has been revoked since.",
+            registry=self.registry,
+        )
         waiting = Gauge("proxima_gateway_unconfirmed_records", "Records under way.", registry=self.registry)
         waiting.set_function(in_flight)
         self.heard = Counter("proxima_gateway_rankings", "Rankings that were heard.", registry=self.registry)

@@ -1,6 +1,6 @@
 """POST /v1/metrics: from a body to records that the broker has confirmed.
 
-    who -> is it a good body -> may they -> not too many -> asked before? -> send, wait -> 202
+    who -> is it a good body, of about now -> may they -> not too many -> asked before? -> send, wait -> 202
 
 All of a batch, or nothing of it, is accepted. 202 is an answer about the broker and nothing else; while it cannot
 confirm the answer is 503, and nothing is acknowledged that is not on the topic.
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ class Injection:
     def __init__(self, settings: Gateway, adapter: TypeAdapter[Any], sender: Sender, gauges: Gauges) -> None:
         self._adapter, self._sender, self._gauges = adapter, sender, gauges
         self._timeout_s = settings.confirm_timeout_s + _GRACE_S
+        self._ahead_ms_max = settings.ahead_ms_max
         self._limits = Limits()
         self._asked: Idempotency[int] = Idempotency(settings.idempotency_s, settings.idempotency_keys_max)
 
@@ -77,7 +79,11 @@ class Injection:
             ) from None
         now_ms = time.time_ns() // 1_000_000
         metrics = getattr(found, "metrics", None) or [found]
-        if refused := list(dict.fromkeys(m for metric in metrics for m in _beyond(row, metric)))[:_MISTAKES_MAX]:
+        is_batch = metrics[0] is not found
+        if ahead := _said_of(metrics, self._ahead(now_ms), is_batch=is_batch):
+            self._gauges.records.labels(row.source, "invalid").inc(len(metrics))
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "nobody has observed that yet", mistakes=ahead)
+        if refused := _said_of(metrics, partial(_beyond, row), is_batch=is_batch):
             self._gauges.records.labels(row.source, "out_of_scope").inc(len(metrics))
             raise Refused(HTTPStatus.FORBIDDEN, "this token may not say that", mistakes=refused)
         return [
@@ -92,6 +98,18 @@ class Injection:
             )
             for m in metrics
         ]
+
+    def _ahead(self, now_ms: int) -> Callable[[Any], list[str]]:
+        """What of a metric is of a time that has not come: intake would make a dead letter of it, after a 202."""
+        latest_ms = now_ms + self._ahead_ms_max
+
+        def mistakes(metric: Any) -> list[str]:
+            if metric.observed_at_ms is None or metric.observed_at_ms <= latest_ms:
+                return []
+            ahead = f"{metric.observed_at_ms - now_ms} ms ahead of the gateway's clock, {self._ahead_ms_max} at most"
+            return [f"observed_at_ms: is {ahead}: check yours"]
+
+        return mistakes
 
     async def _publish(self, row: Token, records: Sequence[InjectedMetric]) -> int:
         if wait_s := self._limits.take(row, len(records)):
@@ -116,11 +134,22 @@ def _beyond(row: Token, metric: Any) -> list[str]:
     """What of a metric is beyond the token's scope."""
     found = []
     if metric.source is not None and metric.source != row.source:
-        found.append(f"source {metric.source} is not this token's: it is {row.source}")
+        found.append(f"source: {metric.source} is not this token's, which is {row.source}")
     if not row.may_see(metric.primary_region):
-        found.append(f"primary_region {metric.primary_region} is beyond it")
+        found.append(f"primary_region: {metric.primary_region} is beyond it")
     if row.metrics and metric.metric not in row.metrics:
-        found.append(f"metric {metric.metric} is beyond it")
+        found.append(f"metric: {metric.metric} is beyond it")
+    return found
+
+
+def _said_of(metrics: Sequence[Any], mistakes: Callable[[Any], list[str]], *, is_batch: bool) -> list[str]:
+    """The first mistakes, each with its place as a validator would say it."""
+    found = []
+    for number, metric in enumerate(metrics):
+        for mistake in mistakes(metric):
+            found.append(f"{f'batch.metrics.{number}' if is_batch else 'one'}.{metric.metric}.{mistake}")
+            if len(found) >= _MISTAKES_MAX:
+                return found
     return found
 
 

@@ -2,7 +2,8 @@
 
 An event's id says what its subscriber has by now, as `PRIMARY:SEQUENCE` of each primary, with commas. A browser sends
 it back as Last-Event-ID when it reconnects, and gets what it missed: of each primary the rankings since that are still
-remembered, the latest at least. Subscribers drop a `sequence` at or below the last one that they handled, as always.
+remembered. A sequence above the latest is of a topic that is no more, and counts as none. Subscribers drop a `sequence`
+at or below the last one that they handled, as always.
 
 Whoever does not take its events in time is dropped, and comes back: no subscriber holds another up, nor our memory.
 Whose token is revoked gets nothing more: it is looked up again before each event, and while a stream is silent.
@@ -15,7 +16,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -25,22 +26,26 @@ from producers.gateway.gauges import Gauges
 from schemas.codec import to_plain
 from schemas.config import Gateway
 from schemas.records import FailoverRanking
+from schemas.validate import REGION_ID
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED: Final = 32  # rankings of a primary: minutes of heartbeats, or a bad quarter of an hour
+REMEMBERED: Final = 32  # rankings of a primary: minutes of heartbeats, or a bad quarter of an hour
 _LOOK_S: Final = 0.5  # how often a silent stream's token is looked up
 LAST_EVENT_ID: Final = r"^([a-z0-9][a-z0-9-]{0,62}:[0-9]{1,18})?(,[a-z0-9][a-z0-9-]{0,62}:[0-9]{1,18})*$"
+_SEQUENCES: Final = range(10**18)  # as many digits as an id may have
 _OVER: Final = None
 
 
 class _Said:
-    """A ranking as it goes out, made text once for all subscribers."""
+    """A ranking as it goes out, made text once for all subscribers. Raises ValueError: it cannot be told."""
 
     __slots__ = ("decided_at_ms", "primary", "sequence", "text")
 
     def __init__(self, ranking: FailoverRanking) -> None:
         self.primary, self.sequence = ranking.primary_region, ranking.sequence
+        if not REGION_ID.fullmatch(self.primary) or self.sequence not in _SEQUENCES:
+            raise ValueError("nobody could send its event's id back")
         self.decided_at_ms = ranking.decided_at_ms
         self.text = json.dumps(to_plain(ranking), allow_nan=False)
 
@@ -52,13 +57,19 @@ class Rankings:
         self._settings, self._gauges = settings, gauges
         self._said: dict[str, deque[_Said]] = {}
         self._newest_ms = 0
-        self._subscribers: set[Subscriber] = set()
+        self._subscribers: dict[Subscriber, str] = {}  # each with its token's id
         self._loop = asyncio.get_running_loop()
 
-    def heard(self, ranking: FailoverRanking) -> None:
-        """A ranking was published; from any thread."""
-        said = _Said(ranking)
-        self._loop.call_soon_threadsafe(self._take, said)
+    def heard(self, rankings: Iterable[FailoverRanking]) -> None:
+        """They were published, are of one primary and in their order; from any thread."""
+        said = []
+        for ranking in rankings:
+            try:
+                said.append(_Said(ranking))
+            except ValueError as error:
+                log.warning("ranking %d of %r is left out: %s", ranking.sequence, ranking.primary_region, error)
+        if said:
+            self._loop.call_soon_threadsafe(self._take, said)
 
     def latest(self, primary: str) -> str | None:
         """The latest ranking as JSON; None: there is none."""
@@ -70,8 +81,13 @@ class Rankings:
         """Whether as many subscribe as may."""
         return len(self._subscribers) >= self._settings.streams_max
 
+    def has_enough(self, token_id: str) -> bool:
+        """Whether as many subscribe with one token as may."""
+        return sum(each == token_id for each in self._subscribers.values()) >= self._settings.token_streams_max
+
     def subscribe(
         self,
+        token_id: str,
         may_see: Callable[[str], bool],
         has: Mapping[str, int],
         wanted: Collection[str],
@@ -85,13 +101,10 @@ class Rankings:
             return may_see(primary) and (not wanted or primary in wanted)
 
         subscriber = Subscriber(self, self._settings, wants, dict(has), is_known)
-        self._subscribers.add(subscriber)
+        self._subscribers[subscriber] = token_id
         self._gauges.streams.set(len(self._subscribers))
         for primary in sorted(self._said):
-            said = self._said[primary]
-            # Who comes for the first time wants how things stand, and no history.
-            for each in said if primary in has else [said[-1]]:
-                subscriber.offer(each, bounded=False)  # by what is remembered
+            subscriber.offer(self._said[primary], bounded=False)  # by what is remembered
         return subscriber
 
     def close(self) -> None:
@@ -100,20 +113,22 @@ class Rankings:
             subscriber.end()
 
     def _left(self, subscriber: Subscriber, *, slow: bool) -> None:
-        self._subscribers.discard(subscriber)
+        del self._subscribers[subscriber]
         self._gauges.streams.set(len(self._subscribers))
         self._gauges.dropped_streams.inc(slow)
 
-    def _take(self, said: _Said) -> None:
-        self._gauges.heard.inc()
-        self._gauges.newest.set(max(self._newest_ms, said.decided_at_ms) / 1000)
-        self._newest_ms = max(self._newest_ms, said.decided_at_ms)
-        known = self._said.setdefault(said.primary, deque(maxlen=_REMEMBERED))
-        if known and said.sequence <= known[-1].sequence:
-            return
-        known.append(said)
-        for subscriber in list(self._subscribers):
-            subscriber.offer(said)
+    def _take(self, heard: Sequence[_Said]) -> None:
+        self._gauges.heard.inc(len(heard))
+        self._newest_ms = max(self._newest_ms, *(said.decided_at_ms for said in heard))
+        self._gauges.newest.set(self._newest_ms / 1000)
+        known, new = self._said.setdefault(heard[0].primary, deque(maxlen=REMEMBERED)), []
+        for said in heard:
+            if not known or said.sequence > known[-1].sequence:
+                known.append(said)
+                new.append(said)
+        if new:
+            for subscriber in list(self._subscribers):
+                subscriber.offer(new, bounded=len(new) == 1)
 
 
 class Subscriber(Response):
@@ -133,20 +148,29 @@ class Subscriber(Response):
         del self.headers["content-length"]
         self._rankings, self._settings, self._wants, self._has = rankings, settings, wants, has
         self._is_known = is_known
+        self._last = dict(has)  # that it has, or that waits for it
         self._waiting: deque[_Said | None] = deque()
         self._news = asyncio.Event()
         self._slow = False
 
-    def offer(self, said: _Said, *, bounded: bool = True) -> None:
-        """Let it have a ranking, unless it has it; too many in waiting, and it is dropped."""
-        if not self._wants(said.primary) or said.sequence <= self._has.get(said.primary, 0):
+    def offer(self, said: Sequence[_Said], *, bounded: bool = True) -> None:
+        """Let it have the rankings of a primary that it has not; too many in waiting, and it is dropped."""
+        primary, latest = said[-1].primary, said[-1].sequence
+        if not self._wants(primary):
             return
-        if bounded and len(self._waiting) >= self._settings.stream_lag_max:
+        last = self._last.get(primary)
+        if last is not None and last > latest:  # of a topic that is no more
+            self._has.pop(primary, None)
+            last = None
+        # Who comes for the first time wants how things stand, and no history.
+        new = [each for each in said if each.sequence > last] if last is not None else [said[-1]]
+        if bounded and len(self._waiting) + len(new) > self._settings.stream_lag_max:
             self._slow = True
             self.end()
-            return
-        self._waiting.append(said)
-        self._news.set()
+        elif new:
+            self._waiting.extend(new)
+            self._last[primary] = latest
+            self._news.set()
 
     def end(self) -> None:
         """Nothing more for this one."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -47,7 +48,7 @@ class Reached:
 
 @dataclass(slots=True)
 class Parts:
-    """What the routes work with; `rankings` from start-up on."""
+    """What the routes work with; `rankings`, and whether more of them are heard, from start-up on."""
 
     settings: Gateway
     tokens: TokenBook
@@ -55,6 +56,7 @@ class Parts:
     reached: Reached
     gauges: Gauges
     rankings: Rankings | None = None
+    hears: Callable[[], bool] = field(default=lambda: False)
 
     @property
     def heard(self) -> Rankings:
@@ -119,7 +121,7 @@ router = APIRouter()
     status_code=202,
     response_model=Accepted,
     summary="Inject one metric, or a batch",
-    responses=_problems(401, 403, 413, 422, 429, 503),
+    responses=_problems(401, 403, 413, 415, 422, 429, 503),
     # The schema is that of the validator itself: `app.document`.
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
 )
@@ -132,6 +134,10 @@ async def post_metrics(
     """202 when the broker has confirmed all of them, and not before. The same `Idempotency-Key` with the same body
     gives the same answer and no second record.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        what = f"a body in {encoding[:40]!r} is not read: send it as it is"
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, what, headers={"Accept-Encoding": "identity"})
     count, repeated = await parts.injection.accept(row, await request.body(), idempotency_key)
     headers = {"Idempotency-Replayed": "true"} if repeated else None
     return Response(f'{{"accepted":{count}}}', 202, headers, media_type="application/json")
@@ -141,7 +147,7 @@ async def post_metrics(
     "/v1/rankings/stream",
     summary="All rankings, as they come",
     response_class=Response,
-    responses=_answers("Server-sent events of type `ranking`", "text/event-stream", "string", 401, 403, 422, 503),
+    responses=_answers("Server-sent events of type `ranking`", "text/event-stream", "string", 401, 403, 422, 429, 503),
 )
 async def stream(
     parts: Working,
@@ -156,12 +162,15 @@ async def stream(
     if parts.heard.is_full:
         what = f"{parts.settings.streams_max} subscribe already"
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, what, headers={"Retry-After": retry_after(RETRY_S)})
+    if parts.heard.has_enough(row.token_id):
+        what = f"this token has {parts.settings.token_streams_max} streams open already"
+        raise Refused(HTTPStatus.TOO_MANY_REQUESTS, what, headers={"Retry-After": retry_after(RETRY_S)})
     text = credentials.credentials if credentials is not None else ""
 
     def is_known() -> bool:  # and may what it might when the stream began
         return parts.tokens.find(text) == row
 
-    return parts.heard.subscribe(row.may_see, sequences(last_event_id or ""), primary or (), is_known)
+    return parts.heard.subscribe(row.token_id, row.may_see, sequences(last_event_id or ""), primary or (), is_known)
 
 
 @router.get(
@@ -185,21 +194,26 @@ async def ranking(
     return Response(text, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Whether it lives", response_model=Health)
 async def healthz() -> Response:
     """It does."""
     return Response('{"status":"ok"}', media_type="application/json")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Whether it can take metrics", response_model=Health, responses=_problems(503))
 async def readyz(parts: Working) -> Response:
-    """While the broker does not answer, it cannot."""
+    """While the broker does not answer, it cannot; and rankings have to be heard."""
+    what = "rankings are heard no more: the log says why" if not parts.hears() else ""
     if not await parts.reached():
         what = "the broker does not answer, or has no topic for metrics"
+    if what:
         raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, what, headers={"Retry-After": retry_after(RETRY_S)})
     return Response('{"status":"ok"}', media_type="application/json")
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     summary="What it counts, for Prometheus",

@@ -26,7 +26,6 @@ from schemas.errors import ConfigError, GatewayError
 
 log = logging.getLogger(__name__)
 
-_HEADER_BYTES_MAX = 128 << 10  # Last-Event-ID of a subscriber to very many primaries
 _CONNECTIONS = 2048  # waiting to be accepted
 _LEAVE_S = 10
 _DESCRIPTORS = 65_536
@@ -149,7 +148,6 @@ def _uvicorn(settings: Gateway, app: Application) -> uvicorn.Config:
         server_header=False,
         date_header=True,
         ws="none",
-        h11_max_incomplete_event_size=_HEADER_BYTES_MAX,
         timeout_graceful_shutdown=_LEAVE_S,
         **secured,
     )

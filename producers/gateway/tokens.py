@@ -3,12 +3,14 @@
     tokens.json   {"tokens": [{"token_id": "3f0c...", "sha256": "9a1b...", "source": "cdn-logs", ...}]}
 
 A token is `px_ID_SECRET`. The id finds its row, the secret's SHA-256 is compared in constant time: 256 bits of chance
-need no slow hash (nobody can try them), and a slow one would be a way to keep us busy. A file is replaced as a whole
-and read again when it changes, so a token that is revoked is worth nothing a second later.
+need no slow hash (nobody can try them), and a slow one would be a way to keep us busy. A file is replaced as a whole,
+by one command at a time, and read again when it changes, so a token that is revoked is worth nothing a second later.
+Whoever may write the file can give himself a token: one that anybody may write is not read.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -18,7 +20,8 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +33,7 @@ from schemas.validate import METRICS, REGION_ID, SOURCE
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S: Final = 0.1
+_AGAIN_S: Final = 1.0  # a file that cannot be read may be long, and is tried at each look
 _UNKNOWN: Final = hashlib.sha256(secrets.token_bytes(32)).hexdigest()  # what an unknown id is compared with
 
 
@@ -86,7 +90,11 @@ def new_token(source: str, **scopes: Any) -> tuple[str, Token]:
 def read_tokens(path: Path) -> list[Token]:
     """The rows of a file; raises ConfigError: there is none, or it is wrong."""
     try:
-        rows = _File.model_validate(json.loads(path.read_bytes())).tokens
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+                what = "anybody may write it, and so give himself a token"
+                raise ConfigError([what], where=str(path), do="look at what is in it, then `chmod o-w`")
+            rows = _File.model_validate(json.load(file)).tokens
     except FileNotFoundError:
         what = "there is no such file"
         raise ConfigError([what], where=str(path), do="`proxima gateway token new` makes it") from None
@@ -99,12 +107,27 @@ def read_tokens(path: Path) -> list[Token]:
     return rows
 
 
+def change_tokens(path: Path, change: Callable[[list[Token]], list[Token]]) -> None:
+    """Replace the file's rows (none: there is no file yet) by what `change` makes of them; one at a time does it.
+
+    Raises ConfigError, and what `change` raises.
+    """
+    with _alone(path.resolve().parent):
+        write_tokens(path, change(read_tokens(path) if path.exists() else []))
+
+
 def write_tokens(path: Path, rows: list[Token]) -> None:
-    """Replace the file as a whole; only its owner may read it, and its group where the folder is a group's (setgid)."""
+    """Replace the file as a whole, with the owner and the mode that it had; a link to it stays one.
+
+    Of a new one only its owner may read it, and its group where the folder is a group's (setgid). Raises ConfigError.
+    """
+    path = path.resolve()
     text = json.dumps({"tokens": [row.model_dump(mode="json") for row in rows]}, indent=2) + "\n"
     number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600
     try:
-        if path.parent.stat().st_mode & stat.S_ISGID:
+        if path.exists():
+            _become(number, path)
+        elif path.parent.stat().st_mode & stat.S_ISGID:
             os.fchmod(number, 0o640)
         with os.fdopen(number, "w") as file:
             file.write(text)
@@ -124,8 +147,15 @@ class TokenBook:
         self._path = path
         self._rows: Mapping[str, Token] = {}
         self._stamp = _stamp(path)
-        self._looked_s = time.monotonic()
+        self._look_at_s = time.monotonic() + _LOOK_EVERY_S
+        self._trouble = ""
         self._rows = {row.token_id: row for row in read_tokens(path)}
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the file cannot be read now, so that those of before count, whoever has been revoked."""
+        self._look()
+        return bool(self._trouble)
 
     def find(self, text: str) -> Token | None:
         """The row of a token as it was sent; None: there is none."""
@@ -138,18 +168,43 @@ class TokenBook:
 
     def _look(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._looked_s < _LOOK_EVERY_S:
+        if now_s < self._look_at_s:
             return
-        self._looked_s, stamp = now_s, _stamp(self._path)
-        if stamp == self._stamp:
+        self._look_at_s, stamp = now_s + _LOOK_EVERY_S, _stamp(self._path)
+        if stamp == self._stamp and not self._trouble:
             return
-        self._stamp = stamp
         try:
             self._rows = {row.token_id: row for row in read_tokens(self._path)}
         except ConfigError as error:
-            log.error("the tokens stay as they were: %s", error)
+            if str(error) != self._trouble:
+                log.error("the tokens stay as they were, and who is revoked since is not: %s", error)
+            self._look_at_s, self._trouble = now_s + _AGAIN_S, str(error)
         else:
+            self._stamp, self._trouble = stamp, ""
             log.info("%s: %d tokens", self._path, len(self._rows))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Whoever changes a file of this folder waits for the others. Of the file itself each change makes another one."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
+def _become(number: int, path: Path) -> None:
+    """Give an open file owner, group and mode of another. Raises ConfigError: they are not ours to give."""
+    own, other = os.fstat(number), path.stat()
+    if (own.st_uid, own.st_gid) != (other.st_uid, other.st_gid):
+        try:
+            os.fchown(number, other.st_uid, other.st_gid)
+        except PermissionError:
+            what = "its owner and group cannot be kept, so whoever reads it now could not any more"
+            raise ConfigError([what], where=str(path), do="run this as its owner, or as root") from None
+    os.fchmod(number, stat.S_IMODE(other.st_mode))
 
 
 def _digest(secret: str) -> str:
@@ -161,7 +216,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
         found = path.stat()
     except OSError:
         return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size  # of ctime: the mode is there again
 
 
 def _mistakes(error: ValidationError) -> list[str]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import threading
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from infra.cli._plain import finite
 from infra.processes import wait_until
 from infra.watch import View, is_stale, overview, paths, run_view
 from schemas.codec import encode
@@ -25,9 +29,13 @@ from schemas.records import (
 )
 from tests.infra.commands import fails, running, succeeds
 from tests.infra.conftest import Topics
+from tests.schemas.strategies import record_of
 
 NOW_MS = 1_700_000_100_000
 P = "eu-west-1"
+SHOWN = (
+    "FailoverRanking", "PathWeights", "DisruptionPrediction", "PredictionScorecard", "NetworkVerdict", "RemedyReport",
+)  # fmt: skip
 
 
 def ranking(sequence: int = 1, **changed: Any) -> FailoverRanking:
@@ -148,6 +156,34 @@ def test_before_anything_came_it_says_what_to_look_at() -> None:
     assert "proxima config get mars" in drawn(paths(View(), "mars", NOW_MS))
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.tuples(*map(record_of, SHOWN)), st.integers(0, 1 << 53))
+def test_whatever_the_schemas_allow_is_shown(records: tuple[Any, ...], now_ms: int) -> None:
+    view = viewed(*(replace(record, primary_region=P) for record in records))
+    assert P in view.rankings
+    for width in (80, 140):
+        drawn(overview(view, now_ms, width), width)
+        drawn(paths(view, P, now_ms), width)
+    json.dumps(finite(view.facts(now_ms)), allow_nan=False)
+
+
+def no_numbers(value: Any, number: float) -> Any:
+    """The same record with this in place of every float."""
+    if isinstance(value, float):
+        return number
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: no_numbers(getattr(value, f.name), number) for f in fields(value)})
+    return [no_numbers(each, number) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_shown(number: float) -> None:
+    found = replace(weights(), age_ms=[800.0, None])
+    view = viewed(no_numbers(ranking(), number), no_numbers(found, number))
+    assert "1. eu-central-1" in drawn(paths(view, P, NOW_MS))
+    drawn(overview(view, NOW_MS))
+
+
 @pytest.mark.kafka
 def test_into_a_pipe_there_is_a_table_at_the_start_and_at_each_change(topics: Topics) -> None:
     topics.publish("failover-rankings", encode(ranking(1)))
@@ -185,7 +221,9 @@ def test_in_a_terminal_it_redraws(topics: Topics) -> None:
 @pytest.mark.kafka
 def test_the_command_prints_what_is_now(topics: Topics, tmp_path: Path) -> None:
     topics.publish("failover-rankings", encode(ranking(1)))
+    topics.publish("failover-rankings", encode(no_numbers(ranking(1, primary_region="nowhere"), math.nan)))
     found = json.loads(succeeds("watch", "--json", **topics.environment))
+    assert found["nowhere"]["order"][0]["normalized_score"] is None
     assert found[P]["target_region"] == "eu-central-1"
     assert found[P]["stale"] is True
     assert found[P]["order"][0]["region_id"] == "eu-central-1"

@@ -10,6 +10,8 @@ import pytest
 from infra.kafka.cluster import Broker
 from tests.producers.gateway.serving import Serving, serving
 
+TOKEN_STREAMS_MAX = 4
+
 
 @pytest.fixture(scope="module")
 def gateway(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
@@ -19,6 +21,7 @@ def gateway(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "STREAM_LAG_MAX": 20,
         "STREAM_SEND_S": 1,
         "HEARTBEAT_S": 0.3,
+        "TOKEN_STREAMS_MAX": TOKEN_STREAMS_MAX,
     }
     with serving(kafka.bootstrap, tmp_path_factory.mktemp("gateway"), **limits) as found:
         yield found

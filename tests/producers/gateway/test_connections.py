@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -20,6 +21,13 @@ from tests.producers.gateway.serving import Serving, certified, metric, serving
 
 pytestmark = pytest.mark.kafka
 REQUEST_S, CONNECTIONS_MAX = 0.5, 30
+ENDLESS = [
+    pytest.param(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ", b"a", id="a header"),
+    pytest.param(b"GET /healthz HTTP/1.1\r\nHost: x\r\n", b"X: a\r\n", id="headers"),
+    pytest.param(b"GET /", b"a", id="an address"),
+    pytest.param(b"", b"\r\n", id="empty lines"),
+    pytest.param(b"POST /v1/metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"", id="a trailer"),
+]
 HALF = [
     pytest.param(b"", id="nothing"),
     pytest.param(b"GET /healthz", id="half a line"),
@@ -93,6 +101,61 @@ def test_half_a_request_is_closed_in_time_however_it_drips(bounded: Serving, hal
 
         wait_until(closed, 5, "the connection to be closed")
         assert time.monotonic() - begun_s > REQUEST_S / 2
+
+
+@pytest.mark.parametrize(("begin", "more"), ENDLESS)
+def test_what_has_no_end_is_431_long_before_its_deadline(bounded: Serving, begin: bytes, more: bytes) -> None:
+    """The trailer's request has been answered already, with 401."""
+    with connected(bounded) as connection:
+        connection.sendall(begin)
+        if not more:
+            assert b" 401 " in connection.recv(65_536)
+            begin, more = b"0\r\nX: ", b"a"
+            connection.sendall(begin)
+        with suppress(OSError):  # closed meanwhile
+            connection.sendall((1 << 19) // len(more) * more)
+        found = rest(connection)
+    assert b" 431 " in found
+    assert b"application/problem+json" in found
+
+
+def test_a_header_of_100_kilobytes_is_read(bounded: Serving) -> None:
+    assert bounded.client().get("/healthz", headers={"X-Long": 100_000 * "a"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"rubbish\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"GET a HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_no_http_is_a_problem_too(bounded: Serving, wrong: bytes) -> None:
+    with connected(bounded) as connection:
+        connection.sendall(wrong)
+        head, _, body = rest(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"application/problem+json" in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert json.loads(body)["status"] == 400
+
+
+def test_nothing_is_written_into_an_answer_that_has_begun(bounded: Serving) -> None:
+    token = bounded.token()
+    with connected(bounded) as connection:
+        request = f"GET /v1/rankings/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+        connection.sendall(request.encode())
+        found = connection.recv(65_536)
+        assert b" 200 OK" in found
+        connection.sendall(b"rubbish\r\n\r\n")
+        assert b" 400 " not in found + rest(connection)
+
+
+def test_who_hangs_up_within_a_body_leaves_no_trace(bounded: Serving) -> None:
+    token, client = bounded.token(), bounded.client()
+    head = f"POST /v1/metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 50\r\n\r\n["
+    counted = 'proxima_gateway_requests_total{route="/v1/metrics",status="400"} 1.0'
+    with connected(bounded) as connection:
+        connection.sendall(head.encode())
+    wait_until(lambda: counted in client.get("/metrics").text, 10, "it to be noticed")
+    assert "Traceback" not in bounded.child.log_tail(200)
+    assert "/v1/metrics" not in bounded.child.log_tail(200)
 
 
 def test_half_a_second_request_is_closed_too(bounded: Serving) -> None:

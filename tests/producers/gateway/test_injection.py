@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -79,6 +80,30 @@ def test_nothing_of_a_batch_with_a_mistake_is_sent(gateway: Serving) -> None:
     assert ours(gateway, "none") == []
 
 
+def test_what_is_of_the_future_is_422_with_its_place_and_nothing_is_sent(gateway: Serving) -> None:
+    client, now_ms = gateway.client(gateway.token()), time.time_ns() // 1_000_000
+    near, far = (metric("future", observed_at_ms=now_ms + ahead_ms) for ahead_ms in (4000, 3_600_000))
+    answer = client.post("/v1/metrics", json={"metrics": [near, far, metric("future")]})
+    assert (answer.status_code, len(answer.json()["mistakes"])) == (422, 1)
+    assert answer.json()["mistakes"][0].startswith("batch.metrics.1.latency_ms.observed_at_ms: ")
+    assert client.post("/v1/metrics", json=far).json()["mistakes"][0].startswith("one.latency_ms.observed_at_ms: ")
+    assert client.post("/v1/metrics", json=near).status_code == 202
+    assert ours(gateway, "future") == [90.0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status"), [("gzip", 415), ("br, gzip", 415), ("identity", 202), ("Identity", 202)]
+)
+def test_a_body_that_is_packed_is_415(gateway: Serving, encoding: str, status: int) -> None:
+    token = _TOKENS.setdefault(gateway.url, gateway.token())
+    body = json.dumps(metric("packed")).encode()
+    content = gzip.compress(body) if status == 415 else body
+    answer = gateway.client(token).post("/v1/metrics", content=content, headers={"Content-Encoding": encoding})
+    assert answer.status_code == status
+    if status == 415:
+        assert (answer.headers["content-type"], answer.headers["accept-encoding"]) == (PROBLEM, "identity")
+
+
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer px_0_1", "Basic cHg6eA==", "Bearer " + 5000 * "é"])
 def test_without_a_token_nothing_is_said_but_401(gateway: Serving, authorization: str | None) -> None:
     headers = {} if authorization is None else {b"Authorization": authorization.encode()}
@@ -105,6 +130,8 @@ def test_a_token_is_bound_to_its_source_primaries_and_metrics(gateway: Serving) 
     ):
         answer = client.post("/v1/metrics", json={"metrics": [metric("mine"), beyond]})
         assert (answer.status_code, len(answer.json()["mistakes"])) == (403, 1), answer.text
+        assert answer.json()["mistakes"][0].startswith(f"batch.metrics.1.{beyond['metric']}."), answer.text
+        assert client.post("/v1/metrics", json=beyond).json()["mistakes"][0].startswith(f"one.{beyond['metric']}.")
     assert ours(gateway, "mine") == [90.0]
     assert client.get("/v1/rankings/theirs").status_code == 403
     assert client.get("/v1/rankings/stream", params={"primary": "theirs"}).status_code == 403
@@ -195,7 +222,11 @@ def test_a_body_that_is_too_large_is_413(gateway: Serving, *, chunked: bool) -> 
 
 def test_what_is_not_there_is_a_problem_too(gateway: Serving) -> None:
     client = gateway.client()
-    for answer, status in ((client.get("/nothing"), 404), (client.put("/v1/metrics"), 405)):
+    for answer, status in (
+        (client.get("/nothing"), 404),
+        (client.post("/v1/metrics/"), 404),
+        (client.put("/v1/metrics"), 405),
+    ):
         assert (answer.status_code, answer.headers["content-type"], answer.json()["status"]) == (
             status,
             PROBLEM,
@@ -208,6 +239,8 @@ def test_it_says_what_it_counted_and_that_it_is_ready(gateway: Serving) -> None:
     metrics: list[Metric] = [metric() for _ in range(7)]
     assert client.post("/v1/metrics", json={"metrics": metrics}).status_code == 202
     assert client.get("/readyz").json() == {"status": "ok"}
+    heads = [client.head(path) for path in ("/healthz", "/readyz", "/metrics")]
+    assert [(head.status_code, head.content) for head in heads] == 3 * [(200, b"")]
     text = client.get("/metrics").text
     assert 'proxima_gateway_records_total{outcome="accepted",source="counted"} 7.0' in text
     assert 'proxima_gateway_requests_total{route="/v1/metrics",status="202"}' in text

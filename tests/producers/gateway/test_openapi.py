@@ -30,7 +30,7 @@ def test_the_document_names_every_route_and_every_answer(gateway: Serving) -> No
         "/v1/metrics", "/v1/rankings/stream", "/v1/rankings/{primary}", "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
     post = document["paths"]["/v1/metrics"]["post"]
-    assert set(post["responses"]) == {"202", "401", "403", "413", "422", "429", "503"}
+    assert set(post["responses"]) == {"202", "401", "403", "413", "415", "422", "429", "503"}
     body = post["requestBody"]["content"]["application/json"]["schema"]
     assert len(body["oneOf"]) == 2, "one metric, or a batch"
     schemas = document["components"]["schemas"]

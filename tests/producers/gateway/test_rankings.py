@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from starlette.types import ASGIApp
 
+from infra.kafka.cluster import Broker
 from infra.processes import wait_until
-from producers.gateway.tokens import read_tokens, write_tokens
+from infra.rankings import RankingWatch
+from producers.gateway.app import make_app
+from producers.gateway.tokens import TokenBook, read_tokens, write_tokens
 from producers.publisher import Publisher
 from schemas.codec import to_plain
-from tests.producers.gateway.serving import Serving, eventually, ranking
+from schemas.config import Gateway, Kafka
+from schemas.records import FailoverRanking
+from tests.producers.gateway.conftest import TOKEN_STREAMS_MAX
+from tests.producers.gateway.serving import Serving, eventually, ranking, serving
 
 pytestmark = pytest.mark.kafka
 Event = tuple[dict[str, int], dict[str, Any]]
@@ -43,7 +55,9 @@ def stream(gateway: Serving, token: str, *primaries: str, last: str | None = Non
 
 def _events(lines: Iterator[str]) -> Iterator[Event]:
     fields: dict[str, str] = {}
+    begun_s = time.monotonic()
     for line in lines:
+        assert time.monotonic() - begun_s < 20, "heartbeats, and no event"
         name, _, value = line.partition(": ")
         if name:
             fields[name] = value
@@ -51,7 +65,7 @@ def _events(lines: Iterator[str]) -> Iterator[Event]:
             assert fields["event"] == "ranking"
             has = (each.split(":") for each in fields["id"].split(","))
             yield {primary: int(number) for primary, number in has}, json.loads(fields["data"])
-            fields = {}
+            fields, begun_s = {}, time.monotonic()
 
 
 def test_the_latest_ranking_of_a_primary(gateway: Serving) -> None:
@@ -91,6 +105,107 @@ def test_who_comes_back_gets_what_was_missed_and_nothing_twice(gateway: Serving)
         assert missed == [3, 4]
         publish(gateway, ranking("back-b", 2))
         assert next(events)[0] == {"back-a": 4, "back-b": 2}
+
+
+def test_who_comes_back_to_another_gateway_gets_what_was_missed_too(gateway: Serving, tmp_path: Path) -> None:
+    """It was not there when they were published, as after a restart: it reads the last of each primary again."""
+    publish(gateway, *(ranking("anew", number) for number in range(1, 41)), ranking("anew-b", 7))
+    with serving(gateway.bootstrap, tmp_path, prefix=gateway.prefix) as second:
+        token = second.token()
+        client = second.client(token)
+        wait_until(lambda: client.get("/v1/rankings/anew").status_code == 200, 10, "the rankings")
+        with stream(second, token, "anew", "anew-b", last="anew:2") as events:
+            found = [next(events)[1] for _ in range(33)]
+        with stream(second, token, "anew") as events:
+            assert next(events)[1]["sequence"] == 40, "who comes for the first time wants no history"
+    assert [each["sequence"] for each in found if each["primary_region"] == "anew"] == list(range(9, 41))
+    assert [each["sequence"] for each in found if each["primary_region"] == "anew-b"] == [7]
+
+
+def test_who_has_more_than_there_is_gets_what_there_is(gateway: Serving) -> None:
+    token = gateway.token()
+    publish(gateway, ranking("more-a", 4))
+    client = gateway.client(token)
+    wait_until(lambda: client.get("/v1/rankings/more-a").status_code == 200, 10, "the ranking")
+    with stream(gateway, token, "more-a", "more-b", last="more-a:999,more-b:999") as events:
+        assert next(events)[0] == {"more-a": 4, "more-b": 999}
+        publish(gateway, ranking("more-b", 1))  # of which nothing had been there
+        assert next(events)[0] == {"more-a": 4, "more-b": 1}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ranking("bad", 4, order_confidence=math.nan),
+        ranking("bad", 4, order_confidence=math.inf),
+        ranking("bad", -1),
+        ranking("bad", 10**18),
+        ranking("bad\r\nid: x", 4),
+        ranking("../bad", 4),
+    ],
+)
+def test_a_ranking_that_cannot_be_told_is_left_out_and_those_after_it_are_not(
+    gateway: Serving, bad: FailoverRanking
+) -> None:
+    token = gateway.token()
+    client, before = gateway.client(token), ranking("bad", time.time_ns() // 1000)
+    publish(gateway, before)
+    wait_until(lambda: client.get("/v1/rankings/bad").json().get("sequence") == before.sequence, 10, "the ranking")
+    with stream(gateway, token, "bad") as events:
+        assert next(events)[1]["sequence"] == before.sequence
+        with Publisher(gateway.bootstrap, client_id="test", topic_prefix=gateway.prefix) as publisher:
+            publisher.publish("failover-rankings", "bad", bad)  # of the same partition, so that it comes first
+            publisher.publish("failover-rankings", "bad", replace(before, sequence=before.sequence + 1))
+        assert next(events)[1]["sequence"] == before.sequence + 1
+    assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_it_is_not_ready_when_nobody_reads_rankings_any_more(kafka: Broker, gateway: Serving, tmp_path: Path) -> None:
+    def deaf(_heard: Any) -> RankingWatch:
+        def fail(_rankings: Any) -> None:
+            raise RuntimeError("a mistake of ours")
+
+        return RankingWatch(Kafka(bootstrap=kafka.bootstrap, topic_prefix=gateway.prefix), fail, 1)
+
+    publish(gateway, ranking("deaf", 1))
+    tokens = tmp_path / "tokens.json"
+    write_tokens(tokens, [])
+    with Publisher(kafka.bootstrap, client_id="test", topic_prefix=gateway.prefix) as publisher:
+        app = make_app(Gateway(), publisher, TokenBook(tokens), deaf)
+        assert "rankings are heard no more" in asyncio.run(_not_ready(app)).json()["detail"]
+
+
+async def _not_ready(app: ASGIApp) -> httpx.Response:
+    """Its answer when it has become unready, within 10 s."""
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    life = asyncio.ensure_future(app({"type": "lifespan", "asgi": {}, "state": {}}, told.get, heard.put))
+    await told.put({"type": "lifespan.startup"})
+    assert (await heard.get())["type"] == "lifespan.startup.complete"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        deadline_s = time.monotonic() + 10
+        while (answer := await client.get("/readyz")).status_code != 503 and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.05)
+    await told.put({"type": "lifespan.shutdown"})
+    await life
+    assert answer.status_code == 503
+    return answer
+
+
+def test_one_token_cannot_take_all_streams(gateway: Serving) -> None:
+    greedy, other = gateway.token(primaries=("silence",)), gateway.token(primaries=("silence",))
+    with ExitStack() as stack:
+        for _ in range(TOKEN_STREAMS_MAX):
+            stack.enter_context(stream(gateway, greedy))
+        with gateway.client(greedy).stream("GET", "/v1/rankings/stream") as answer:  # which would have no end
+            assert (answer.status_code, answer.headers["content-type"]) == (429, "application/problem+json")
+            assert int(answer.headers["retry-after"]) >= 1
+        stack.enter_context(stream(gateway, other))
+    client = gateway.client()
+    wait_until(lambda: "proxima_gateway_streams 0.0" in client.get("/metrics").text, 10, "them to end")
+    with stream(gateway, greedy):
+        pass
 
 
 def test_a_token_sees_its_own_primaries_only(gateway: Serving) -> None:

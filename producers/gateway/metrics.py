@@ -80,7 +80,8 @@ class Injection:
         now_ms = time.time_ns() // 1_000_000
         metrics = getattr(found, "metrics", None) or [found]
         is_batch = metrics[0] is not found
-        if ahead := _said_of(metrics, self._ahead(now_ms), is_batch=is_batch):
+        if max(m.observed_at_ms or 0 for m in metrics) > now_ms + self._ahead_ms_max:
+            ahead = _said_of(metrics, self._ahead(now_ms), is_batch=is_batch)
             self._gauges.records.labels(row.source, "invalid").inc(len(metrics))
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "nobody has observed that yet", mistakes=ahead)
         if refused := _said_of(metrics, partial(_beyond, row), is_batch=is_batch):

@@ -7,7 +7,8 @@
                sources that have never agreed with what is measured have one such rate together, too: a thousand names
                cost no more time than two
     standing   of a source about a path, 0 to 1, times its bound. Every REVIEW_MS what it says is held against what is
-               measured there. Contradiction costs it, for two minutes to a third; agreement earns it back, more slowly
+               measured there. Plain contradiction leaves little more than a third of it after two minutes; agreement
+               earns it back, more slowly
 
 Standing is of a path: truths about ten paths buy no lie about the eleventh. Of the primary itself a source has one too:
 what it says of its health is held against what observers in other regions see. A source that nothing measured can be

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from schemas.records import Event, InjectedMetric, Outcome
 from streams.core.injected import Injected
+from streams.core.ranked import SOURCES_SHOWN
 from streams.core.trust import (
     BURST,
     NEWCOMERS_BURST,
     NEWCOMERS_PER_MINUTE,
     RECORDS_PER_MINUTE,
+    REVIEW_MS,
     SOURCE_SHARE,
     Trust,
 )
@@ -259,6 +262,33 @@ def test_a_rate_is_of_journal_time_and_what_is_above_it_is_counted() -> None:
     assert sum(injected.take(said, 1_000_000) for _ in range(1000)) == BURST
     assert sum(injected.take(said, 1_060_000) for _ in range(1000)) == min(BURST, RECORDS_PER_MINUTE)
     assert injected.trust.counts("fast") == (2 * BURST, 2000 - 2 * BURST)
+
+
+def standing_after(minutes: int, contradiction: float, trust: Trust) -> str:
+    """To two digits, as docs/inject.md has it."""
+    begin = trust.save()["window"]
+    for window in range(begin + 1, begin + 1 + minutes * 60_000 // REVIEW_MS):
+        trust.review({("a", "t-1"): contradiction}, window * REVIEW_MS)
+    return f"{trust.share('a', 't-1') / SOURCE_SHARE:.2f}"
+
+
+def test_what_the_document_says_of_bounds_rates_and_standing_is_what_is_done() -> None:
+    liar = Trust()
+    lost = {off: standing_after(2, off, Trust()) for off in (0.2, 0.3, 0.4)} | {0.6: standing_after(2, 0.6, liar)}
+    assert lost[0.2] == standing_after(2, 0.0, Trust()) == "1.00"
+    assert lost[0.6] == standing_after(2, 1.0, Trust())
+    back = standing_after(10, 0.2, liar)
+    document = " ".join((Path(__file__).parents[3] / "docs" / "inject.md").read_text().split())
+    for said in (
+        f"Every {REVIEW_MS // 1000} s what a source says of a path is held against",
+        f"after 2 min who is off by 0.3 has {lost[0.3]}, by 0.4 {lost[0.4]}, by 0.6 or more {lost[0.6]}; and 10 min of "
+        f"truth make {back} of that",
+        f"One source has {100 * SOURCE_SHARE:.0f} % of the say about a path, all together {100 * INJECTED_SHARE:.0f} %",
+        f"{RECORDS_PER_MINUTE} records a minute of a source and primary",
+        f"{NEWCOMERS_PER_MINUTE:,} of all together that have never agreed",
+        f"for the {SOURCES_SHOWN} that moved it most",
+    ):
+        assert said in document, said
 
 
 def test_trust_that_was_saved_goes_on_as_it_was() -> None:

@@ -56,10 +56,10 @@ class Destination(BaseModel):
             host, _ = parts.hostname or "", parts.port
         except ValueError as error:
             raise ValueError(f"url is none: {error}") from None
-        if not _URL.fullmatch(self.url) or not all(host.removesuffix(".").split(".")) or parts.port == 0:
-            raise ValueError("url has characters, a host or a port that no address has")
         if parts.scheme not in {"http", "https"} or not host:
             raise ValueError("url has to begin with https://HOST (or http://, see allow_http)")
+        if not _URL.fullmatch(self.url) or not all(host.removesuffix(".").split(".")) or parts.port == 0:
+            raise ValueError("url has characters, a host or a port that no address has")
         if parts.username is not None or parts.password is not None:
             raise ValueError("url holds a user or a password; this file is no place for secrets")
         if parts.fragment:

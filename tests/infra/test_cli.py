@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,7 @@ from schemas.topics import TOPICS, named
 from tests.infra.commands import fails, lines, proxima, running, succeeds
 from tests.infra.conftest import Topics
 
-HELP_S_MAX = 0.6
+HELP_RATIO_MAX = 2.5
 APP = make_app()
 
 
@@ -59,12 +61,16 @@ def test_commands_of_the_contract_that_are_mine_are_there() -> None:
 
 
 def test_help_is_there_at_once() -> None:
-    took_s = []
+    """Beside an interpreter that imports nothing but what draws it; pydantic or Faust would take some times as long."""
+    took_s, bare_s = [], []
     for _ in range(5):
-        started_s = time.monotonic()
+        began_s = time.monotonic()
         succeeds("--help")
-        took_s.append(time.monotonic() - started_s)
-    assert min(took_s) < HELP_S_MAX, took_s
+        took_s.append(time.monotonic() - began_s)
+        began_s = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import typer, rich.panel, rich.table"], check=True)
+        bare_s.append(time.monotonic() - began_s)
+    assert min(took_s) < HELP_RATIO_MAX * min(bare_s), (took_s, bare_s)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from typing import Final
 from schemas.config import WorkerConfig, load
 from streams import decide, warmup
 from streams.app import run_stage
-from streams.core import engine, prediction
+from streams.core import engine  # noqa: F401 - whatever uses the model's name has to be loaded
+from streams.core.prediction import MODEL
 from streams.journal import JournalRecord
 
 RENEWED: Final = "another-model-1"
@@ -33,8 +34,9 @@ class SlowWarmup(warmup.Warmup):
 
 
 if __name__ == "__main__":
-    for module in (prediction, engine, warmup):
-        vars(module).update(MODEL=RENEWED)
+    for module in [found for name, found in sys.modules.items() if name.startswith("streams.")]:
+        if getattr(module, "MODEL", None) == MODEL:
+            vars(module).update(MODEL=RENEWED)
     if SLOWLY in sys.argv:
         vars(decide).update(Warmup=SlowWarmup, _HISTORY_RECORDS=_RECORDS)
     run_stage("decide", load(WorkerConfig))

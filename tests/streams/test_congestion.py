@@ -166,7 +166,7 @@ def test_signs_that_are_noise_earn_nothing_and_nothing_is_chosen_otherwise(monke
 
 @pytest.mark.slow
 def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    day, switch = congesting(DEVELOPMENT[1], 1.0), round(0.6 * DAY_STEPS)
+    day, switch = congesting(DEVELOPMENT[1], 0.8), round(0.6 * DAY_STEPS)
     seen = mislead(monkeypatch, lambda at_ms, p: p if at_ms < switch * STEP_MS else shuffled(at_ms, p))
     with_ms, without_ms = regret_ms(day.trace, Policy()), regret_ms(day.trace, OFF)
     influence = np.array(seen[: len(day.trace.rtt_ms)])
@@ -181,7 +181,7 @@ def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch
 @pytest.mark.slow
 def test_where_queues_announce_nothing_any_more_predictions_do_no_harm() -> None:
     """The model learns that they do, keeps a little skill, and so keeps some influence."""
-    day = congesting(DEVELOPMENT[1], 1.0, misleading_from=0.6)
+    day = congesting(DEVELOPMENT[1], 0.8, misleading_from=0.6)
     with_ms, without_ms = regret_ms(day.trace, Policy()), regret_ms(day.trace, OFF)
     print(f"regret {with_ms:.2f} ms with, {without_ms:.2f} ms without")
     assert with_ms <= 1.02 * without_ms

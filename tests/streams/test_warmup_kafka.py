@@ -52,11 +52,11 @@ def test_a_new_model_counts_nothing_until_it_has_learnt_from_the_journal_and_a_k
                 pipeline.start("decide", program=(*renewed, SLOWLY))
                 log = Path(tmp_path / f"{pipeline.prefix}decide-worker-1.log")
                 begun = log.read_text().count(LEARNS)
-                pipeline.wait(lambda log=log, begun=begun: log.read_text().count(LEARNS) >= begun + 4, 60, "a warm-up")  # type: ignore[misc]
+                pipeline.wait(lambda log=log, begun=begun: log.read_text().count(LEARNS) >= begun + 4, 180, "a warm-up")  # type: ignore[misc]
                 pipeline.kill("decide")
                 assert not warmed(pipeline), "killed too late to see anything"
             pipeline.start("decide", program=renewed)
-            pipeline.wait(lambda: said_warmed(pipeline) == set(PRIMARIES), 90, "every primary to have a warm model")
+            pipeline.wait(lambda: said_warmed(pipeline) == set(PRIMARIES), 180, "every primary to have a warm model")
             now = {model.primary_region: model for model in warmed(pipeline)}
             pipeline.wait(lambda: learnt(pipeline, 0).keys() >= old.keys(), 30, "its predictions")
             feed.stop()

@@ -5,8 +5,6 @@ BIN := .venv/bin
 # NumPy's dispatch and BLAS threads are pinned wherever decisions are computed: same journal, same bytes.
 export OPENBLAS_NUM_THREADS := 1
 SECONDS ?=
-# of tests at a time; 8 brokers take 6 GB
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n + 1 : 8)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check golden bench measure soak lab lock clean
@@ -26,12 +24,12 @@ setup: .venv/.ready ## the environment (.venv) from the hash-pinned lock
 demo: setup ## the whole pipeline on this machine, with a live view (Ctrl-C ends it); SECONDS=60 runs unattended
 	$(BIN)/proxima demo $(if $(SECONDS),--seconds $(SECONDS) --json)
 
-# Tests run beside each other, each process with a broker and a Redis of its own, in one process more than there are CPUs,
-# as many tests wait. Those that measure what this machine does follow one by one. A failure in the first part does not keep the second from running.
+# Tests run beside each other, on every CPU, each process with a broker and a Redis of its own. Those that measure what
+# this machine does follow one by one. A failure in the first part does not keep the second from running.
 test: setup ## every test, on a real broker and a real Redis
 	@trap 'exit 130' INT; code=0; \
 	echo "part 1 of 2: all but the timed tests, in parallel"; \
-	$(BIN)/python -m pytest -q -m "not timed" -n $(WORKERS) --dist loadfile --no-loadscope-reorder || code=$$?; \
+	$(BIN)/python -m pytest -q -m "not timed" -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder || code=$$?; \
 	echo "part 2 of 2: the timed tests, one by one"; \
 	$(BIN)/python -m pytest -q -m timed || code=$$?; \
 	exit $$code

@@ -62,13 +62,16 @@ def test_an_agent_without_kafka_lives_and_is_not_ready_and_a_stage_without_it_sa
         "METRICS__PORT": port,
         "LOG__FORMAT": "json",
     }
-    with start(["probe"], "probe", tmp_path, _AGENT, **environment) as child:
+    stages: dict[str, Any] = {name: value for name, value in environment.items() if name != "METRICS__PORT"}
+    with (
+        start(["probe"], "probe", tmp_path, _AGENT, **environment) as child,
+        start(["worker", "--stages", "intake"], "intake", tmp_path, **stages) as stage,
+    ):
         wait_until(lambda: "Kafka has not confirmed" in str(reasons(port)), 60, "it to say so", children=[child])
         assert get(port, "/healthz")[0] == 200
         assert get(port, "/readyz")[0] == 503
         child.kill()
-    assert {json.loads(line)["role"] for line in (tmp_path / "probe.log").read_text().splitlines()} == {"probe"}
-    with start(["worker", "--stages", "intake"], "intake", tmp_path, **environment) as stage:
+        assert {json.loads(line)["role"] for line in (tmp_path / "probe.log").read_text().splitlines()} == {"probe"}
         assert wait_until(lambda: stage.returncode, 60, "it to give up") == 1
     lines = [json.loads(line) for line in (tmp_path / "intake.log").read_text().splitlines()]
     assert lines[-1]["level"] == "CRITICAL"

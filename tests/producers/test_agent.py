@@ -210,6 +210,7 @@ def test_a_stop_of_the_whole_process_is_told_and_is_no_loss(port: int) -> None:
     assert stalled_ms > 300
 
 
+@pytest.mark.timed
 @pytest.mark.skipif(not ICMP, reason="no ICMP socket here")
 def test_three_thousand_targets_are_each_asked_once_a_tick_without_a_burst(kept: Kept) -> None:
     addresses = [f"127.{1 + n // 250}.0.{1 + n % 250}" for n in range(3000)]

@@ -1,6 +1,6 @@
 """Paths that congest gradually, and models that must not count: what prediction is worth, and what it may cost.
 
-The long form (PROXIMA_SOAK=1) judges five days; the short one a day of one seed, and half a day of each adversary.
+The long form (PROXIMA_SOAK=1) judges five days and every adversary; the short one a day of one seed and one of them.
 """
 
 from __future__ import annotations
@@ -140,8 +140,11 @@ def shuffled(_: int, probability: Array) -> Array:
     return np.roll(probability, 1)
 
 
+soak = pytest.mark.skipif(not SOAK, reason="a minute of a CPU: set PROXIMA_SOAK=1 (make soak)")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [noise, shuffled])
+@pytest.mark.parametrize("change", [pytest.param(noise, marks=soak), shuffled])
 def test_a_model_that_knows_nothing_never_counts_and_nothing_is_chosen_otherwise(
     monkeypatch: pytest.MonkeyPatch, change: Change
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_model_that_knows_nothing_never_counts_and_nothing_is_chosen_otherwise
     assert not any(seen)
 
 
+@soak
 @pytest.mark.slow
 def test_signs_that_are_noise_earn_nothing_and_nothing_is_chosen_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     day, without = run(DEVELOPMENT[0], 0.5, OFF)
@@ -164,6 +168,7 @@ def test_signs_that_are_noise_earn_nothing_and_nothing_is_chosen_otherwise(monke
     assert not any(seen)
 
 
+@soak
 @pytest.mark.slow
 def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     day, switch = congesting(DEVELOPMENT[1], 0.8), round(0.6 * DAY_STEPS)
@@ -178,6 +183,7 @@ def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch
     assert with_ms <= 1.02 * without_ms
 
 
+@soak
 @pytest.mark.slow
 def test_where_queues_announce_nothing_any_more_predictions_do_no_harm() -> None:
     """The model learns that they do, keeps a little skill, and so keeps some influence."""

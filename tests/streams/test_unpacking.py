@@ -111,7 +111,7 @@ def test_bombs_of_gigabytes_cost_intake_a_bounded_memory_and_a_dead_letter_each(
         pipeline.start("intake")
         (intake,) = pipeline.running.values()
         topic = f"{pipeline.prefix}injected-metrics"
-        sizes = [400 << 20, 500 << 20] + [BATCH_BYTES_MAX - 1000] * 100  # what is below the bound adds up to 1.6 GB
+        sizes = [400 << 20, 500 << 20] + [BATCH_BYTES_MAX - 1000] * 70  # what is below the bound adds up to 1.1 GB
         for size in sizes:
             producer.produce(topic, bytes(size), b"alpha")
             assert producer.flush(60) == 0

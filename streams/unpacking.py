@@ -37,7 +37,7 @@ class TooLarge(bytes):
 
 
 class BeyondBoundError(Exception):
-    """A batch would unpack to more than `BATCH_BYTES_MAX`."""
+    """A batch would unpack to more than `BATCH_BYTES_MAX`, or not at all: a broker may read it otherwise."""
 
 
 class _Last(threading.local):
@@ -67,7 +67,7 @@ def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes
             out = bytearray(size)
             try:
                 return bytes(memoryview(out)[: decompress_into(payload, out)])
-            except cramjam.DecompressionError as error:  # also of bytes that are wrong; but a broker has looked at them
+            except cramjam.DecompressionError as error:  # also of bytes that are wrong
                 if size == BATCH_BYTES_MAX:
                     raise BeyondBoundError from error
             size *= _RATIO_USUAL
@@ -84,9 +84,12 @@ def _snappy(payload: bytes) -> bytes:
             end = at + 4 + int.from_bytes(payload[at : at + 4])
             blocks.append(payload[at + 4 : end])
             at = end
-    if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > BATCH_BYTES_MAX:
-        raise BeyondBoundError
-    return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
+    try:
+        if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > BATCH_BYTES_MAX:
+            raise BeyondBoundError
+        return b"".join(bytes(cramjam.snappy.decompress_raw(block)) for block in blocks)
+    except cramjam.DecompressionError as error:
+        raise BeyondBoundError from error
 
 
 DECODERS: Final = {
@@ -138,7 +141,7 @@ class _Batch:
 
     def _unopened(self) -> _Record:
         first, last = self._batch.base_offset, self._batch.next_offset - 1
-        what = f"the batch of offsets {first} to {last} unpacks to more than {BATCH_BYTES_MAX} bytes, and was not read"
+        what = f"the batch of offsets {first} to {last} cannot be unpacked to {BATCH_BYTES_MAX} bytes or less"
         return _Record(last, self._batch.max_timestamp, self._batch.timestamp_type, TooLarge(what))
 
 

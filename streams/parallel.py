@@ -11,6 +11,7 @@ nothing is pickled.
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import struct
@@ -44,13 +45,19 @@ class ParallelReplay:
         context = multiprocessing.get_context("fork")  # the engine may be a class that no other process could import
         self._ends: list[Connection] = []
         self._children = []
-        for _ in range(processes):
-            here, there = context.Pipe()
-            child = context.Process(target=_work, args=(there, replay, frozenset(topics)), daemon=True)
-            child.start()
-            there.close()
-            self._ends.append(here)
-            self._children.append(child)
+        # A child leaves alone what its parent has yet to collect: a Kafka client's threads do not live on in it, and to
+        # end the client there is a segmentation fault.
+        gc.freeze()
+        try:
+            for _ in range(processes):
+                here, there = context.Pipe()
+                child = context.Process(target=_work, args=(there, replay, frozenset(topics)), daemon=True)
+                child.start()
+                there.close()
+                self._ends.append(here)
+                self._children.append(child)
+        finally:
+            gc.unfreeze()
 
     def each(self, records: Iterable[JournalRecord]) -> Iterator[tuple[JournalRecord, list[Output]]]:
         """Each record with the outputs that it brings about, in order."""
@@ -63,11 +70,15 @@ class ParallelReplay:
             # listen would wait for ever.
             following = self._next(source)
             outputs: dict[int, list[Output]] = {}
-            for end in self._ends:
+            for end, child in zip(self._ends, self._children, strict=True):
                 try:
                     _unpack(end.recv_bytes(), outputs)
                 except EOFError:
-                    raise JournalError("a process that folds has died", do="its last lines on stderr say why") from None
+                    child.join(5)
+                    raise JournalError(
+                        f"a process that folds has died (exit code {child.exitcode}; below 0: of that signal)",
+                        do="its last lines on stderr say why",
+                    ) from None
             for number, record in enumerate(chunk):
                 self.records += 1
                 yield record, outputs.get(number, [])

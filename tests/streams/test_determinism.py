@@ -7,6 +7,7 @@ go, so that models learn, targets move, some are ejected, and candidates are ren
 
 from __future__ import annotations
 
+import gc
 import random
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Consumer
 
 from schemas.codec import decode, encode
 from schemas.records import (
@@ -161,6 +163,29 @@ def test_several_processes_make_of_a_journal_what_one_does_in_the_same_order(pro
     with ParallelReplay(Replay(topic_id="id"), processes, topics) as replay:
         assert list(replay.each(records)) == alone
         assert replay.records == len(records)
+
+
+def test_processes_that_fold_leave_alone_the_kafka_clients_that_their_parent_has_yet_to_collect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply_all = Replay.apply_all
+
+    def collect_first(self: Replay, records: Sequence[JournalRecord]) -> list[list[Output]]:
+        gc.collect()
+        return apply_all(self, records)
+
+    gc.disable()
+    try:
+        consumer = Consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "nobody", "log_level": 0})
+        consumer.subscribe(["nothing"])
+        ring: list[object] = [consumer]
+        ring.append(ring)
+        del consumer, ring
+        monkeypatch.setattr(Replay, "apply_all", collect_first)
+        with ParallelReplay(Replay(topic_id="id"), 1, ["failover-rankings"]) as replay:
+            assert len(list(replay.each(journal()[:100]))) == 100
+    finally:
+        gc.enable()
 
 
 def test_everything_twice_in_the_journal_changes_nothing() -> None:

@@ -102,7 +102,6 @@ def test_a_liar_moves_a_ranking_within_its_bound_and_what_is_above_its_rate_is_c
     )
     assert 0.1 < max(moved) <= allowed
     assert served > 0, "another source is served"
-    assert all(metric.source != "feed" or took < 5000 for took, metric in said.values())
     assert Event.SOURCE_OVER_RATE in {e for r in lied.rankings.values() for e in r.events}
     if names > 1:
         return

@@ -65,7 +65,8 @@ class Parts:
         return self.rankings
 
 
-def _parts(request: Request) -> Parts:
+# Dependencies are `async`, though they wait for nothing: FastAPI would run any other in a thread, twice a request.
+async def _parts(request: Request) -> Parts:
     return request.app.state.parts  # type: ignore[no-any-return]
 
 
@@ -76,7 +77,7 @@ Credentials = Annotated[
 ]
 
 
-def _bearer(parts: Working, credentials: Credentials) -> Token:
+async def _bearer(parts: Working, credentials: Credentials) -> Token:
     row = parts.tokens.find(credentials.credentials) if credentials is not None else None
     if row is None:
         headers = {"WWW-Authenticate": "Bearer"}
@@ -87,7 +88,7 @@ def _bearer(parts: Working, credentials: Credentials) -> Token:
 Bearer = Annotated[Token, Depends(_bearer)]
 
 
-def _reader(row: Bearer) -> Token:
+async def _reader(row: Bearer) -> Token:
     if not row.reads:
         raise Refused(HTTPStatus.FORBIDDEN, "this token may not read")
     return row

@@ -267,7 +267,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 def _stage(name: str, broker: FaustBroker, config: WorkerConfig, engine: type[FailoverEngine] | None) -> Stage:
-    # Imported here: only decide needs river, whose import costs a second.
+    # Imported here: only decide needs SciPy and river, whose import costs half a second.
     if name == "intake":
         from streams.intake import Intake  # noqa: PLC0415
 

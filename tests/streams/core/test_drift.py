@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,3 +37,18 @@ def test_a_fall_is_found_and_a_rise_is_not() -> None:
             found.append(number)
     assert len(found) == 1
     assert 100 <= found[0] < 105
+
+
+def test_what_it_does_not_need_is_not_loaded_and_is_there_for_who_does() -> None:
+    program = """
+import sys, streams.core.drift
+assert "scipy.stats" not in sys.modules
+from river.drift import KSWIN
+other = KSWIN()
+for number in range(300):
+    other.update(number % 7)
+assert other.p_value > 0.99
+import scipy.stats
+assert scipy.stats.norm.cdf(0) == 0.5
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

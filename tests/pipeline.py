@@ -142,7 +142,7 @@ class Pipeline:
             return predicate()
 
         try:
-            return wait_until(tended, timeout_s, what, poll_s=0.1)
+            return wait_until(tended, timeout_s, what, poll_s=0.25)
         except Exception as error:
             tails = [f"{child.name}:\n{child.log_tail(30)}" for child in self.running.values()]
             raise AssertionError("\n".join([str(error), *self.deaths, *tails])) from error

@@ -2,6 +2,7 @@
 
 The endpoints are another process, so only the prober's own processor time is counted: checks, reports, and its
 producer. Each check is one GET over a connection (and a handshake) of its own, and three connections for the latency.
+The yardstick makes the same connections by http with asyncio's streams, and does nothing else.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ async def _measured(
         await asyncio.sleep(seconds)
         took_s, cpu_s = time.monotonic() - began_s, time.process_time() - before_s
         await prober.close()
+    bare_s = await _bare_s(ports) if asked == ("http", "ok") else 0.0
     since = [report for at_s, report in reports if at_s >= began_s]
     checked = Counter(report.target_region for report in since)
     return {
@@ -95,5 +97,20 @@ async def _measured(
         "breakers_open": sum(report.checks[0].breaker == "OPEN" for report in since),
         "core_ratio": round(cpu_s / took_s, 3),
         "limit": LIMIT,
+        **({"times_a_bare_client": round(cpu_s / len(since) / bare_s, 2)} if bare_s else {}),
         "load": load(),
     }
+
+
+async def _bare_s(ports: list[int]) -> float:
+    """CPU seconds a target for a client that makes the same connections, and does nothing with what it hears."""
+    before_s = time.process_time()
+    for port in ports:
+        for asks in (True, False, False, False):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            if asks:
+                writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            await writer.wait_closed()
+    return (time.process_time() - before_s) / len(ports)

@@ -31,7 +31,7 @@ from tests.infra.commands import fails, lines, proxima, succeeds
 from tests.infra.conftest import Topics
 from tests.schemas.strategies import any_record, record_of, smallest
 
-slow_to_make = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow_to_make = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SOURCE = Source("probe-samples", "id", 0, 0, 1)
 BATCH = ProbeBatch.of(
     agent_id="a/1", primary_region="eu-west-1", started_at_ms=1, targets=["t"], methods=["icmp"],
@@ -153,7 +153,7 @@ def test_a_truncated_record_is_shown_too(record: Any, data: st.DataObject) -> No
 def test_random_bytes_behind_a_good_header_are_shown(name: str) -> None:
     header = encode(smallest(name))[:10]
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(st.binary(max_size=200))
     def holds(body: bytes) -> None:
         strict(shown(header + body))

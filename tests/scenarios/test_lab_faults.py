@@ -132,7 +132,7 @@ def _router_dies(lab: Lab) -> None:
     ("fault", "p95_s", "why"),
     [
         pytest.param(_link_down, 2.0, "NO_ROUTE", id="link-down"),
-        pytest.param(_black_hole, 5.0, "DOWN", id="black-hole"),
+        pytest.param(_black_hole, 5.0, "DOWN", id="black-hole", marks=SOAK),
         pytest.param(_router_dies, 2.0, "NO_ROUTE", id="bgpd-killed", marks=SOAK),
         pytest.param(_slow, 5.0, "latency_ms", id="delay-x3", marks=SOAK),
         pytest.param(_lossy, 5.0, "loss_ratio", id="loss-20", marks=SOAK),

@@ -33,7 +33,7 @@ from schemas.records import (
 from tests.schemas.strategies import any_record, record_of, smallest, source_of
 
 each_record = pytest.mark.parametrize("name", RECORDS)
-many = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+many = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 JSON_RECORDS = (InjectedMetric, FailoverConfiguration, RegionCatalog)
 
 
@@ -100,7 +100,7 @@ def test_a_record_that_has_its_id_already_is_not_given_another() -> None:
 
 @each_record
 def test_every_truncation_is_a_codec_error(name: str) -> None:
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(record_of(name))
     def holds(record: Any) -> None:
         value = encode(record)
@@ -127,7 +127,7 @@ def test_random_bytes_are_a_codec_error(value: bytes) -> None:
 def test_random_bytes_behind_a_good_header_are_a_record_or_a_codec_error(name: str) -> None:
     header = encode(smallest(name))[:10]
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(st.binary(max_size=300))
     def holds(body: bytes) -> None:
         try:

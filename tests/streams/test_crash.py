@@ -28,7 +28,7 @@ soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long
 @pytest.mark.parametrize(
     ("workers", "seconds", "kills"),
     [
-        pytest.param(2, 14, 3, id="two-workers"),
+        pytest.param(2, 14, 3, id="two-workers", marks=[pytest.mark.slow, soak]),
         pytest.param(1, 60, 10, id="one-worker-long", marks=[pytest.mark.slow, soak]),
         pytest.param(2, 60, 10, id="two-workers-long", marks=[pytest.mark.slow, soak]),
     ],

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -33,6 +33,7 @@ from tests.producers.routes.test_fuzz import bmp_stream, noise
 OURS = "203.0.113.0/24"
 REGIONS = [Region("eu-west-1", 0, 0, prefixes=[OURS])]
 DEADLINE_S = 20
+soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="a minute of a CPU: set PROXIMA_SOAK=1 (make soak)")
 
 
 class Kept(Publisher):
@@ -236,11 +237,30 @@ def test_nobody_listens_beyond_loopback_unless_told() -> None:
     assert Routes(agent_id="a", primary_region="b").listen == "127.0.0.1"
 
 
+def walked_s(tables: Sequence[bytes]) -> float:
+    """CPU time to do no more with these messages than to find each (RFC 7854, 4.1) and count its bytes."""
+    began_s, sizes = time.process_time(), Counter[int]()
+    for table in tables:
+        at = 0
+        while at < len(table):
+            size = int.from_bytes(table[at + 1 : at + 5])
+            sizes[size] += sum(table[at : at + size]) >= 0
+            at += size
+    return time.process_time() - began_s
+
+
 @pytest.mark.timed
-@pytest.mark.parametrize("followed", [10, 3000], ids=["ten prefixes are followed", "all of them are followed"])
-def test_a_bounce_of_100_peers_with_3000_routes_each_is_taken_in_within_10_s(
-    start: Callable[..., Running], followed: int
+@pytest.mark.parametrize(
+    ("followed", "times"),
+    [
+        pytest.param(10, 20, id="ten prefixes are followed"),
+        pytest.param(3000, 40, id="all of them are followed", marks=[pytest.mark.slow, soak]),
+    ],
+)
+def test_a_bounce_of_100_peers_with_3000_routes_each_costs_little_more_than_to_look_at_it(
+    start: Callable[..., Running], followed: int, times: int
 ) -> None:
+    """In some 4 s, and some 10 when all are followed; judged is the CPU time beside that of a bare walk (8 and 11)."""
     peers = 100
     prefixes = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(3000)]
     regions = [Region(f"region-{n}", 0, 0, prefixes=prefixes[n:followed:10]) for n in range(10)]
@@ -264,9 +284,10 @@ def test_a_bounce_of_100_peers_with_3000_routes_each_is_taken_in_within_10_s(
         took_s, cpu_s = time.monotonic() - started_s, time.process_time() - started_cpu_s
     sizes = f"{peers} peers x {len(prefixes)} routes, {sum(map(len, tables)) / 1e6:.0f} MB"
     kinds = Counter(e.kind for e in events)
-    sys.stderr.write(f"\nbounce of {sizes}, {followed} followed: {took_s:.2f} s, CPU {cpu_s:.2f} s, {dict(kinds)}\n")
-    assert cpu_s < 10, "also where others have the processors"
-    assert took_s < 10 or followed == 3000
+    bare_s = walked_s(tables)
+    figures = f"{took_s:.2f} s, CPU {cpu_s:.2f} s, {cpu_s / bare_s:.1f} times a bare walk ({bare_s:.2f} s)"
+    sys.stderr.write(f"\nbounce of {sizes}, {followed} followed: {figures}, {dict(kinds)}\n")
+    assert cpu_s < times * bare_s
     # A table that arrives over several moments is told in so many parts; ten followed prefixes are in one or two.
     assert kinds["PEER_DOWN"] == kinds["PEER_UP"] == peers
     assert kinds["REACHABLE"] <= 2 * most

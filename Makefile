@@ -56,7 +56,7 @@ measure: setup ## the probes beside a packet capture, fping, connect() and iperf
 	PROXIMA_SOAK=1 $(BIN)/python -m tests.bench probe_accuracy probe_scale probe_syn probe_bandwidth
 
 soak: setup ## kills, detection and fuzzing in full length
-	PROXIMA_SOAK=1 $(BIN)/python -m pytest -q -m slow -s
+	PROXIMA_SOAK=1 $(BIN)/python -m pytest -q -m "slow or soak" -s
 
 lab: setup ## a network of regions with real packets and routers, to break on purpose (needs root and FRR)
 	$(BIN)/proxima lab infra/examples/lab.toml

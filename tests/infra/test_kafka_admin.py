@@ -111,6 +111,7 @@ def test_where_nobody_listens_it_is_said_in_time(monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - started_s < 5
 
 
+@pytest.mark.soak
 def test_three_brokers_keep_three_copies_and_confirm_with_two() -> None:
     with KafkaCluster.start(3) as cluster:
         create_topics(cluster.bootstrap)

@@ -237,6 +237,7 @@ def test_java_that_is_too_old_is_said_before_anything_is_fetched(tmp_path: Path)
 
 @pytest.mark.kafka
 @pytest.mark.slow
+@pytest.mark.soak
 def test_two_that_ask_at_once_fetch_once(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     argv = [sys.executable, "-c", ASK_FOR_HOME]

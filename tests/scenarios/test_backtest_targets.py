@@ -31,7 +31,8 @@ def scored(folder: str, policy: Policy) -> Score:
     return score([(course_of(trace, TIMEOUT_MS), run_trace(trace, policy))], TIMEOUT_MS)
 
 
-@pytest.mark.parametrize("folder", list(TARGETS)[:1])  # one way, whatever the trace
+@pytest.mark.soak
+@pytest.mark.parametrize("folder", TARGETS)
 def test_the_command_says_the_same_without_any_option(folder: str) -> None:
     done = proxima("backtest", str(DATA / folder), "--json")
     assert done.returncode == 0, done.stderr

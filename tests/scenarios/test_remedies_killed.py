@@ -117,6 +117,7 @@ def _said(pipeline: Pipeline) -> list[tuple[bytes, PathAction | RemedyReport]]:
 
 
 @pytest.mark.kafka
+@pytest.mark.soak
 def test_an_action_survives_kill_9_of_worker_and_actuator_and_is_done_once(kafka: Broker, tmp_path: Path) -> None:
     with simulator(tmp_path) as provider, Pipeline(kafka.bootstrap, tmp_path) as pipeline:
         _configure(pipeline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,6 @@ from tests.sinks.store_targets import (
     meta,
     weights,
 )
-
-soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
 
 
 @pytest.fixture
@@ -188,7 +185,10 @@ def test_a_configuration_is_rolled_back_to_any_version_that_was_in_force(
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("rows", "away_s"),
-    [pytest.param(3_300, 0, id="short"), pytest.param(300_000, 120, id="long", marks=[pytest.mark.slow, soak])],
+    [
+        pytest.param(3_300, 0, id="short"),
+        pytest.param(300_000, 120, id="long", marks=pytest.mark.soak),
+    ],
 )
 def test_sink_killed_twice_and_store_once_everything_is_there_exactly_once(
     new_store: CassandraTarget, pipeline: Pipeline, tmp_path: Path, rows: int, away_s: float

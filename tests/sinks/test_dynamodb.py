@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ from tests.sinks.every_store import EveryStore
 from tests.sinks.rollback import rolled_back_to_any_version
 from tests.sinks.store_kills import exactly_once_through_kills
 from tests.sinks.store_targets import DynamoDbTarget
-
-soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +72,7 @@ def test_the_doctor_tells_whether_the_tables_are_there(new_store: DynamoDbTarget
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("rows", "away_s"),
-    [pytest.param(1_100, 0, id="short"), pytest.param(20_000, 120, id="long", marks=[pytest.mark.slow, soak])],
+    [pytest.param(1_100, 0, id="short"), pytest.param(20_000, 120, id="long", marks=pytest.mark.soak)],
 )
 def test_sink_killed_twice_and_store_once_everything_is_there_exactly_once(
     new_store: DynamoDbTarget, pipeline: Pipeline, tmp_path: Path, rows: int, away_s: float
@@ -84,6 +81,7 @@ def test_sink_killed_twice_and_store_once_everything_is_there_exactly_once(
 
 
 @pytest.mark.kafka
+@pytest.mark.soak
 def test_a_configuration_is_rolled_back_to_any_version_that_was_in_force(
     new_store: DynamoDbTarget, pipeline: Pipeline, tmp_path: Path
 ) -> None:

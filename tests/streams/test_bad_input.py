@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import random
 import struct
 import time
@@ -64,7 +63,6 @@ from tests.pipeline import (
 )
 
 pytestmark = pytest.mark.kafka
-soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
 
 PRIMARY = "alpha"
 _HOUR_MS = 3600 * 1000
@@ -308,6 +306,7 @@ def test_what_unpacks_to_more_than_any_letter_takes_is_one_all_the_same_and_stop
         pipeline.stop()
 
 
+@pytest.mark.soak
 def test_a_backlog_of_hours_sent_at_once_does_not_outgrow_the_journals_records(kafka: Broker, tmp_path: Path) -> None:
     with Pipeline(kafka.bootstrap, tmp_path) as pipeline:
         pipeline.start()
@@ -339,7 +338,7 @@ def test_a_backlog_of_hours_sent_at_once_does_not_outgrow_the_journals_records(k
 
 @pytest.mark.parametrize(
     "messages",
-    [pytest.param(5_000, id="short"), pytest.param(100_000, id="long", marks=[pytest.mark.slow, soak])],
+    [pytest.param(5_000, id="short"), pytest.param(100_000, id="long", marks=pytest.mark.soak)],
 )
 def test_fuzzed_messages_leave_the_worker_alive_its_memory_steady_and_every_good_record_processed(
     kafka: Broker, tmp_path: Path, messages: int

@@ -1,7 +1,6 @@
 """Paths that congest gradually, and models that must not count: what prediction is worth, and what it may cost.
 
-The long form (PROXIMA_SOAK=1) judges five seeds and every adversary; the short one most of a day of one seed, and one
-of them.
+Most of it is for `make soak`: each of these takes a minute of a CPU, or several.
 """
 
 from __future__ import annotations
@@ -26,11 +25,10 @@ from tests.streams.congestion import DAY_STEPS, DEVELOPMENT, JUDGING, STEP_MS, D
 
 SOAK = "PROXIMA_SOAK" in os.environ
 OFF = replace(Policy(), prediction_weight=0.0)
-DAYS, DAYS_WITHOUT = (1.5, 1.0) if SOAK else (0.8, 0.3)
-DAYS_MISLED = 0.5 if SOAK else 0.2
+DAYS, DAYS_MISLED = 1.5, 0.5 if SOAK else 0.2
 LEARNT_AFTER = DAY_STEPS // 2  # steps: before that a model has not seen enough to be trusted
 # Of all days judged together; of one alone chance has its part.
-IN_TIME_RATIO_MIN = 0.8 if SOAK else 0.5  # of eight episodes
+IN_TIME_RATIO_MIN = 0.8
 FALSE_MOVES_PER_DAY_MAX = 1.0
 LOST_WITHIN_MS = 10_800_000  # trust, after what made the model right is over
 Change = Callable[[int, Array], Array]
@@ -83,11 +81,11 @@ def test_who_never_moves_leaves_nothing_in_time_and_who_moves_for_nothing_is_tol
     assert judged(day, restless).false_moves_per_day > 10
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_target_moves_before_the_first_probe_is_lost() -> None:
     days = []
-    for seed in JUDGING if SOAK else JUDGING[:1]:
-        on, off = judged(*run(seed, DAYS, Policy()), LEARNT_AFTER), judged(*run(seed, DAYS_WITHOUT, OFF))
+    for seed in JUDGING:
+        off, on = (judged(*run(seed, DAYS, policy), LEARNT_AFTER) for policy in (OFF, Policy()))
         print(f"seed {seed}: {on.left_in_time} of {on.episodes} in time, {on.false_moves_per_day:.1f} false a day")
         assert off.in_time_ratio < 0.2, "without prediction there is no reason to move"
         days.append(on)
@@ -142,11 +140,8 @@ def shuffled(_: int, probability: Array) -> Array:
     return np.roll(probability, 1)
 
 
-soak = pytest.mark.skipif(not SOAK, reason="a minute of a CPU: set PROXIMA_SOAK=1 (make soak)")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [pytest.param(noise, marks=soak), shuffled])
+@pytest.mark.parametrize("change", [pytest.param(noise, marks=pytest.mark.soak), shuffled])
 def test_a_model_that_knows_nothing_never_counts_and_nothing_is_chosen_otherwise(
     monkeypatch: pytest.MonkeyPatch, change: Change
 ) -> None:
@@ -157,8 +152,7 @@ def test_a_model_that_knows_nothing_never_counts_and_nothing_is_chosen_otherwise
     assert not any(seen)
 
 
-@soak
-@pytest.mark.slow
+@pytest.mark.soak
 def test_signs_that_are_noise_earn_nothing_and_nothing_is_chosen_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     day, without = run(DEVELOPMENT[0], 0.5, OFF)
     rows, rng, seen = Signs.rows, np.random.default_rng(7), list[float]()
@@ -170,8 +164,7 @@ def test_signs_that_are_noise_earn_nothing_and_nothing_is_chosen_otherwise(monke
     assert not any(seen)
 
 
-@soak
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     day, switch = congesting(DEVELOPMENT[1], 0.8), round(0.6 * DAY_STEPS)
     seen = mislead(monkeypatch, lambda at_ms, p: p if at_ms < switch * STEP_MS else shuffled(at_ms, p))
@@ -185,8 +178,7 @@ def test_a_model_that_begins_to_be_wrong_loses_its_influence_in_time(monkeypatch
     assert with_ms <= 1.02 * without_ms
 
 
-@soak
-@pytest.mark.slow
+@pytest.mark.soak
 def test_where_queues_announce_nothing_any_more_predictions_do_no_harm() -> None:
     """The model learns that they do, keeps a little skill, and so keeps some influence."""
     day = congesting(DEVELOPMENT[1], 0.8, misleading_from=0.6)

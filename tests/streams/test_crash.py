@@ -6,7 +6,6 @@ was sent must be in exactly one pane of what the fold took in. The long forms ru
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
@@ -22,15 +21,13 @@ from tests.pipeline import Feed, Pipeline, Verdict, Witness, judge, say, seed_fr
 from tests.streams.broken_engine import BREAKS, BrokenEngine
 
 pytestmark = pytest.mark.kafka
-soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
 
 
 @pytest.mark.parametrize(
     ("workers", "seconds", "kills"),
     [
-        pytest.param(2, 14, 3, id="two-workers", marks=[pytest.mark.slow, soak]),
-        pytest.param(1, 60, 10, id="one-worker-long", marks=[pytest.mark.slow, soak]),
-        pytest.param(2, 60, 10, id="two-workers-long", marks=[pytest.mark.slow, soak]),
+        pytest.param(1, 60, 10, id="one-worker", marks=pytest.mark.soak),
+        pytest.param(2, 60, 10, id="two-workers", marks=pytest.mark.soak),
     ],
 )
 def test_worker_killed_at_random_points_publishes_what_an_unharmed_one_would(
@@ -66,13 +63,9 @@ def test_worker_killed_at_random_points_publishes_what_an_unharmed_one_would(
     _report(verdict, "kill", killed_at)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "kills"),
-    [pytest.param(12, 1, id="once"), pytest.param(60, 5, id="long", marks=[pytest.mark.slow, soak])],
-)
-def test_the_only_broker_killed_and_started_again_costs_time_and_nothing_else(
-    tmp_path: Path, seconds: int, kills: int
-) -> None:
+@pytest.mark.soak
+def test_the_only_broker_killed_and_started_again_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    seconds, kills = 60, 5
     seed = seed_from_environment(f"{kills} kill(s) of the only broker in {seconds} s")
     chance = random.Random(seed)
     with KafkaCluster.start(1, log_dir=tmp_path) as cluster, Pipeline(cluster.bootstrap, tmp_path) as pipeline:
@@ -95,9 +88,7 @@ def test_the_only_broker_killed_and_started_again_costs_time_and_nothing_else(
     _report(verdict, "broker's kill", killed_at)
 
 
-@pytest.mark.parametrize(
-    "seconds", [pytest.param(12, id="short"), pytest.param(60, id="long", marks=[pytest.mark.slow, soak])]
-)
+@pytest.mark.parametrize("seconds", [pytest.param(12, id="short"), pytest.param(60, id="long", marks=pytest.mark.soak)])
 def test_a_zone_killed_with_its_broker_and_its_worker_leaves_the_others_deciding(tmp_path: Path, seconds: int) -> None:
     seed = seed_from_environment(f"a zone of three killed, {seconds} s")
     with KafkaCluster.start(3, log_dir=tmp_path) as cluster, Pipeline(cluster.bootstrap, tmp_path) as pipeline:

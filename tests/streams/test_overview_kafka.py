@@ -22,6 +22,7 @@ _FAIL_OVER_S_MAX = 8.0  # alone on the machine it is 2 to 4
 
 
 @pytest.mark.kafka
+@pytest.mark.soak
 def test_a_region_that_dies_is_advised_to_be_left_and_kills_of_the_overview_change_no_byte(
     kafka: Broker, tmp_path: Path
 ) -> None:

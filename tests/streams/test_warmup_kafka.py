@@ -31,7 +31,8 @@ LABELS_MIN = 60
 SURE = {"trust": "TRUSTED", "value": 0.8}
 
 
-@pytest.mark.parametrize("kills", [1])
+@pytest.mark.soak
+@pytest.mark.parametrize("kills", [2])
 def test_a_new_model_counts_nothing_until_it_has_learnt_from_the_journal_and_a_kill_meanwhile_changes_nothing(
     kafka: Broker, tmp_path: Path, kills: int
 ) -> None:

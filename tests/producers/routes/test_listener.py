@@ -33,7 +33,6 @@ from tests.producers.routes.test_fuzz import bmp_stream, noise
 OURS = "203.0.113.0/24"
 REGIONS = [Region("eu-west-1", 0, 0, prefixes=[OURS])]
 DEADLINE_S = 20
-soak = pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="a minute of a CPU: set PROXIMA_SOAK=1 (make soak)")
 
 
 class Kept(Publisher):
@@ -254,7 +253,7 @@ def walked_s(tables: Sequence[bytes]) -> float:
     ("followed", "times"),
     [
         pytest.param(10, 20, id="ten prefixes are followed"),
-        pytest.param(3000, 40, id="all of them are followed", marks=[pytest.mark.slow, soak]),
+        pytest.param(3000, 40, id="all of them are followed", marks=pytest.mark.soak),
     ],
 )
 def test_a_bounce_of_100_peers_with_3000_routes_each_costs_little_more_than_to_look_at_it(

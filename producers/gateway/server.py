@@ -146,6 +146,7 @@ def _uvicorn(settings: Gateway, app: Application) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who asks is known by a token, and not by an address
         date_header=True,
         ws="none",
         timeout_graceful_shutdown=_LEAVE_S,

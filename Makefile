@@ -28,16 +28,15 @@ demo: setup ## the whole pipeline on this machine, with a live view (Ctrl-C ends
 # this machine does follow one by one. A failure in the first part does not keep the second from running. What they write
 # lies in memory where there is room, for brokers make thousands of files; after a failure it stays, to be looked at.
 test: setup ## every test, on a real broker and a real Redis
-	@trap 'exit 130' INT; code=0; room=$$(df -BG --output=avail /dev/shm 2>/dev/null | tail -n 1 | tr -dc 0-9); \
-	if [ "$${room:-0}" -ge 8 ]; then export TMPDIR=$$(mktemp -d /dev/shm/proxima-tests-XXXXXX); chmod 1777 $$TMPDIR; fi; \
+	@trap 'code=130; exit 130' INT; code=0; room=$$(df -BG --output=avail /dev/shm 2>/dev/null | tail -n 1 | tr -dc 0-9); \
+	if [ "$${room:-0}" -ge 8 ]; then \
+	  export TMPDIR=$$(mktemp -d /dev/shm/proxima-tests-XXXXXX); chmod 1777 "$$TMPDIR"; \
+	  trap 'if [ $$code = 0 ]; then rm -rf "$$TMPDIR"; else echo "what they wrote is in $$TMPDIR: remove it after a look"; fi' EXIT; \
+	fi; \
 	echo "part 1 of 2: all but the timed tests, in parallel"; \
 	$(BIN)/python -m pytest -q -m "not timed" -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder || code=$$?; \
 	echo "part 2 of 2: the timed tests, one by one"; \
 	$(BIN)/python -m pytest -q -m timed || code=$$?; \
-	case $$code:$${TMPDIR:-} in \
-	  0:/dev/shm/proxima-tests-*) rm -rf $$TMPDIR;; \
-	  *:/dev/shm/proxima-tests-*) echo "what they wrote is in $$TMPDIR: remove it when you have looked";; \
-	esac; \
 	exit $$code
 
 check: setup ## types, lint, import contracts

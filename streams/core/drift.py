@@ -23,11 +23,20 @@ def _on_demand(name: str) -> Iterator[None]:
         yield
         return
     sys.modules[name] = later = ModuleType(name)
-    later.__dict__["__getattr__"] = lambda attribute: getattr(import_module(name), attribute)
+
+    def leave() -> None:
+        if sys.modules.get(name) is later:
+            del sys.modules[name]
+
+    def load(attribute: str) -> Any:
+        leave()  # somebody needs it already while it is imported
+        return getattr(import_module(name), attribute)
+
+    later.__dict__["__getattr__"] = load
     try:
         yield
     finally:
-        del sys.modules[name]
+        leave()
 
 
 with _on_demand("scipy.stats"):  # for a test beside ours, and it takes half of the time that a stage needs to start

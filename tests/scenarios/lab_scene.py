@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
-
-import pytest
 
 from infra.kafka.admin import create_topics
 from infra.kafka.cluster import Broker
@@ -22,10 +19,6 @@ from producers.publisher import Publisher
 from schemas.codec import decode
 from schemas.records import FailoverConfiguration, FailoverRanking, Policy, RegionCatalog, Remedy, RemedyLimits
 
-SOAK: Final = [
-    pytest.mark.slow,
-    pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)"),
-]
 # Of each home, the candidates and the addresses that stand for them.
 Paths = Mapping[str, Mapping[str, str]]
 

@@ -24,7 +24,7 @@ from infra.lab.spec import LabLink, LabRegion, LabSpec
 from schemas.codec import decode
 from schemas.records import Failback, FailoverRanking, Policy
 from tests.network import skip_without_lab
-from tests.scenarios.lab_scene import SOAK, deciding
+from tests.scenarios.lab_scene import deciding
 
 ROUNDS: Final = 4 if os.environ.get("PROXIMA_SOAK") else 1
 HOMES: Final = [f"home-{i}" for i in range(5)]
@@ -132,10 +132,10 @@ def _router_dies(lab: Lab) -> None:
     ("fault", "p95_s", "why"),
     [
         pytest.param(_link_down, 2.0, "NO_ROUTE", id="link-down"),
-        pytest.param(_black_hole, 5.0, "DOWN", id="black-hole", marks=SOAK),
-        pytest.param(_router_dies, 2.0, "NO_ROUTE", id="bgpd-killed", marks=SOAK),
-        pytest.param(_slow, 5.0, "latency_ms", id="delay-x3", marks=SOAK),
-        pytest.param(_lossy, 5.0, "loss_ratio", id="loss-20", marks=SOAK),
+        pytest.param(_black_hole, 5.0, "DOWN", id="black-hole", marks=pytest.mark.soak),
+        pytest.param(_router_dies, 2.0, "NO_ROUTE", id="bgpd-killed", marks=pytest.mark.soak),
+        pytest.param(_slow, 5.0, "latency_ms", id="delay-x3", marks=pytest.mark.soak),
+        pytest.param(_lossy, 5.0, "loss_ratio", id="loss-20", marks=pytest.mark.soak),
     ],
 )
 def test_a_fault_of_the_target_in_use_is_left_in_time(

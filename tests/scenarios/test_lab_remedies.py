@@ -27,7 +27,7 @@ from infra.processes import ChildProcess, wait_until
 from schemas.codec import decode
 from schemas.records import Operation, PathAction, PathWeights, Policy, Remedy, RemedyEvent, RemedyLimits, RemedyReport
 from tests.network import skip_without_lab
-from tests.scenarios.lab_scene import SOAK, deciding, prefix_of
+from tests.scenarios.lab_scene import deciding, prefix_of
 
 TRIALS: Final = 20 if os.environ.get("PROXIMA_SOAK") else 1
 DELAY_MS: Final = {("home", "t1"): 10.0, ("t1", "near"): 20.0, ("home", "t2"): 12.0, ("t2", "near"): 22.0}
@@ -230,7 +230,7 @@ def _lossy(lab: Lab) -> None:
     ("name", "remedy", "faults"),
     [
         pytest.param("prefer", PREFER, (_slow, _lossy), id="local-preference, delay x3"),
-        pytest.param("standby", LINK, (_lossy, _slow), id="standby link, loss 20 %", marks=SOAK),
+        pytest.param("standby", LINK, (_lossy, _slow), id="standby link, loss 20 %", marks=pytest.mark.soak),
     ],
 )
 def test_packets_take_the_other_way_soon_after_a_path_degrades_and_it_is_said_what_that_won(
@@ -276,8 +276,7 @@ def _is_true(verified: RemedyReport, fault: Callable[[Lab], None]) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.timed
-@pytest.mark.slow
-@pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="minutes long: set PROXIMA_SOAK=1 (make soak)")
+@pytest.mark.soak
 def test_where_both_ways_are_bad_it_is_rolled_back_and_its_breaker_opens(kafka: Broker, tmp_path: Path) -> None:
     skip_without_lab()
     remedy = Remedy("prefer-t2", "near", "LOCAL_PREFERENCE", "edge", value=200.0, verify_within_ms=8000)

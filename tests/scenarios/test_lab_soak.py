@@ -38,12 +38,12 @@ from streams.backtest import NOWHERE, region_ids, run_trace
 from streams.trace_files import HEADER, Trace, read_trace
 from tests.infra.commands import proxima
 from tests.network import skip_without_lab
-from tests.scenarios.lab_scene import SOAK, deciding, rankings
+from tests.scenarios.lab_scene import deciding, rankings
 
 DATA: Final = Path(__file__).parents[2] / "producers" / "data" / "overlay_rtt"
 SOAK_S: Final = 600
 LATE_S: Final = 3  # of the last step's decision
-pytestmark: Final = [*SOAK, pytest.mark.kafka, pytest.mark.timed]
+pytestmark: Final = [pytest.mark.soak, pytest.mark.kafka, pytest.mark.timed]
 
 
 @dataclass(slots=True)

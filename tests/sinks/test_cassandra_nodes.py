@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -18,11 +17,7 @@ from tests.sinks.rankings import PRIMARIES, ranking
 from tests.sinks.store_kills import TARGETS, check, ends, publish
 from tests.sinks.store_targets import CassandraTarget, configuration, weights
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.slow,
-    pytest.mark.skipif("PROXIMA_SOAK" not in os.environ, reason="three nodes, 2 GB: set PROXIMA_SOAK=1 (make soak)"),
-]
+pytestmark = [pytest.mark.kafka, pytest.mark.soak]  # three nodes, 2 GB
 RECORDS = 1500
 
 

@@ -105,7 +105,9 @@ def test_a_liar_moves_a_ranking_within_its_bound_and_what_is_above_its_rate_is_c
     assert Event.SOURCE_OVER_RATE in {e for r in lied.rankings.values() for e in r.events}
     if names > 1:
         return
-    taken, dropped = lied.replay.folds[partition].engines["alpha"]._state.injected.trust.counts("liar-0")
+    trust = lied.replay.folds[partition].engines["alpha"]._state.injected.trust
+    assert trust.counts("feed") == (len(waited_ms), 0), "every record of another source is used"
+    taken, dropped = trust.counts("liar-0")
     assert (taken, dropped) == _admitted(journal, said)
     assert taken + dropped == sent
     assert f"not used: liar-0 ({_over(lied.last.reason)} of " in lied.last.reason

@@ -52,3 +52,15 @@ import scipy.stats
 assert scipy.stats.norm.cdf(0) == 0.5
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_is_used_while_it_is_put_off_is_loaded_at_once() -> None:
+    program = """
+import sys
+from streams.core.drift import _on_demand
+with _on_demand("colorsys"):
+    from colorsys import rgb_to_hsv
+    assert rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)
+assert sys.modules["colorsys"].rgb_to_hsv is rgb_to_hsv
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
